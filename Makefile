@@ -1,0 +1,40 @@
+# `make book` builds the book, `make test` checks everything; both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: book test notebooks reproduce clean
+.DELETE_ON_ERROR:
+
+book: .venv/ready
+	@rm -rf _build/html _build/jupyter_execute
+	$(BIN)/jupyter-book build . -W -n --keep-going
+	@echo "The book: file://$(CURDIR)/_build/html/index.html"
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest -q tests
+	$(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 -n 2 --dist loadfile $(NOTEBOOKS)
+
+# Run every chapter and keep its outputs in the notebook: after a change of code or of checkpoints.
+notebooks: .venv/ready
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+
+# Compare published weights on Kodak image 22 with the reference numbers; needs the network once.
+reproduce: .venv/ready
+	$(BIN)/python evaluate.py --reproduce
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache
+
+.venv/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(0 if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
+	@echo "Setting up .venv (some minutes at the first time)"
+	@rm -rf .venv && $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip check
+	@touch $@
