@@ -90,8 +90,8 @@ def load_checkpoint(codec: Cheng2020Anchor, path: Path) -> None:
     lacking = dict(codec.named_parameters()).keys() - stored.keys()
     if lacking:
         raise ValueError(f"{path} lacks {len(lacking)} parameters, among them {min(lacking)}")
-    # The buffers that a file leaves out are constant (masks, bounds) or rebuilt by update() (tables).
-    codec.load_state_dict(stored, strict=False)
+    # The buffers that a file leaves out are constant (masks, bounds) or rebuilt by update() (tables); compressai's own method would ask for them.
+    torch.nn.Module.load_state_dict(codec, stored, strict=False)
 
 
 def load_images(source: str | None = None):

@@ -11,7 +11,9 @@ The run folder holds ``log.csv`` (one line every 50 steps), ``state.pt`` (everyt
 import argparse
 import csv
 import hashlib
+import os
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
