@@ -127,7 +127,9 @@ def load_images(source: str | None = None):
         raise ValueError(f"DGML_IMAGES={source}: the data set holds no picture. {way_out}")
     paths = split.select_columns(columns[0]).cast_column(columns[0], datasets.Image(decode=False))
     names = [Path(row[columns[0]]["path"] or str(i)).stem for i, row in enumerate(paths)]
-    images = split.select_columns(columns[0]).rename_column(columns[0], "image")
+    images = split.select_columns(columns[0])
+    if columns[0] != "image":
+        images = images.rename_column(columns[0], "image")
     return images.add_column("name", names)
 
 
