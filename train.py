@@ -5,7 +5,7 @@
 The same command, given again, goes on where the last one stopped.
 On several processors or machines: ``accelerate launch train.py ...``.
 
-The run folder holds ``log.csv`` (one line every 50 steps), ``state.pt`` (everything that an exact resume needs) and ``best.safetensors`` (the weights with the lowest held-out loss so far, in half precision: what ``checkpoints/`` ships).
+The run folder holds ``log.csv`` (one line every 50 steps), ``photographs.csv`` (what was trained on), ``state.pt`` (everything that an exact resume needs) and ``best.safetensors`` (the weights with the lowest held-out loss so far, in half precision: what ``checkpoints/`` ships).
 """
 
 import argparse
@@ -27,13 +27,14 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from helpers import BUNDLED_N, LAMBDA, load_checkpoint, load_images, to_rgb
+from helpers import BUNDLED_N, LAMBDA, QUALITIES, load_checkpoint, load_images, to_rgb
 
 PATCH, BATCH = 128, 8
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
 HELD_OUT_SIZE = 256  # held-out loss: the central square of each
 LOG_EVERY, HOLD_EVERY = 50, 500
 WARM_UP, DECAY = 100, 0.5  # steps of rising rate; share of the run in which it falls to zero
+Z_FREE, Z_FULL = 1000, 3000  # until the first step the bits of z count nothing, from the second on fully
 MUON = {"lr": 0.01, "weight_decay": 0.05, "momentum": 0.95, "nesterov": True, "adjust_lr_fn": "original"}
 ADAM_LR = 1e-3
 
@@ -62,10 +63,10 @@ class Patches(Dataset):
         return torch.from_numpy(np.ascontiguousarray(patch.transpose(2, 0, 1))).float() / 255
 
 
-def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float) -> dict[str, torch.Tensor]:
+def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: float = 1.0) -> dict[str, torch.Tensor]:
     """Rate and distortion of a training batch ``x`` (B, 3, H, W) in [0, 1].
 
-    Returns ``bpp`` (bits per pixel), ``mse`` and ``loss`` = lmbda * 255**2 * mse + bpp (Minnen et al., NeurIPS 2018, eq. 1).
+    Returns ``bpp`` (bits per pixel of y and z), ``bpp_z`` (of z alone), ``mse`` and ``loss`` = lmbda * 255**2 * mse + bpp (Minnen et al., NeurIPS 2018, eq. 1), in which the bits of z count ``z_weight`` times.
     The rate is that of latents with uniform noise, a differentiable stand-in for rounding (Balle et al., ICLR 2017); h_s and g_s see rounded latents, whose gradient is passed straight through.
     """
     y = codec.g_a(x)
@@ -86,14 +87,28 @@ def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float) -> dict[str, t
         y_hat = quantize_ste(y - offset) + offset
     x_hat = codec.g_s(y_hat)
     with torch.autocast(x.device.type, enabled=False):
-        return weigh(x_hat.float(), x, (y_likelihoods, z_likelihoods), lmbda)
+        return weigh(x_hat.float(), x, {"y": y_likelihoods, "z": z_likelihoods}, lmbda, z_weight)
 
 
-def weigh(x_hat: torch.Tensor, x: torch.Tensor, likelihoods, lmbda: float) -> dict[str, torch.Tensor]:
-    """Bits per pixel, mean squared error, and their sum with the weight of the training loss."""
-    bpp = -sum(p.log2().sum() for p in likelihoods) / (x.shape[0] * x.shape[2] * x.shape[3])
+class Objective(torch.nn.Module):
+    """The training loss as a module: gradients of several processes are joined only when its forward pass makes them."""
+
+    def __init__(self, codec: Cheng2020Anchor, lmbda: float):
+        super().__init__()
+        self.codec, self.lmbda = codec, lmbda
+
+    def forward(self, x: torch.Tensor, z_weight: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        row = losses(self.codec, x, self.lmbda, z_weight)
+        return row["loss"] + self.codec.entropy_bottleneck.loss(), row
+
+
+def weigh(x_hat, x, likelihoods, lmbda: float, z_weight: float = 1.0) -> dict[str, torch.Tensor]:
+    """The terms of the training loss, as :func:`losses` returns them, from a reconstruction and its likelihoods."""
+    n_pixels = x.shape[0] * x.shape[2] * x.shape[3]
+    bpp_y, bpp_z = (-likelihoods[name].log2().sum() / n_pixels for name in "yz")
     mse = mse_loss(x_hat, x)
-    return {"loss": lmbda * 255**2 * mse + bpp, "bpp": bpp, "mse": mse}
+    loss = lmbda * 255**2 * mse + bpp_y + z_weight * bpp_z
+    return {"loss": loss, "bpp": bpp_y + bpp_z, "bpp_z": bpp_z, "mse": mse}
 
 
 @torch.no_grad()
@@ -132,6 +147,14 @@ def make_optimizers(codec: Cheng2020Anchor) -> list[torch.optim.Optimizer]:
     return [Muon(kernels, **MUON), torch.optim.Adam(rest, lr=ADAM_LR), torch.optim.Adam([quantiles], lr=ADAM_LR)]
 
 
+def z_weight(step: int) -> float:
+    """How much the bits of z count.
+
+    When they count from the start, z falls silent before h_s has learnt to use it, and stays so (posterior collapse; Bowman et al., CoNLL 2016, found the remedy).
+    """
+    return min(1.0, max(0.0, (step - Z_FREE) / (Z_FULL - Z_FREE)))
+
+
 def rate_factor(progress: float, step: int) -> float:
     """Multiplier of the learning rates: a short warm-up, a plateau, then a straight line to zero."""
     return min(1.0, (step + 1) / WARM_UP, (1 - progress) / DECAY)
@@ -144,24 +167,24 @@ def held_out_losses(codec: Cheng2020Anchor, pictures: list[torch.Tensor], lmbda:
     rows = []
     for x in pictures:
         out = codec(x)
-        rows.append(weigh(out["x_hat"].clamp(0, 1), x, out["likelihoods"].values(), lmbda))
+        rows.append(weigh(out["x_hat"].clamp(0, 1), x, out["likelihoods"], lmbda))
     codec.train()
     return {key: float(np.mean([float(row[key]) for row in rows])) for key in rows[0]}
 
 
 def train(args: argparse.Namespace) -> None:
-    """Run, or resume, one training; see the module's docstring for what it leaves behind."""
+    """Run, or resume, one training; the module's docstring says what it leaves behind."""
     accelerator = Accelerator(mixed_precision=args.precision)
     lmbda, n = LAMBDA[args.quality], BUNDLED_N[args.quality]
-    names, photographs = read_photographs(args.images)
-    held_out = photographs[::HELD_OUT_EVERY]
-    trained_on = [p for i, p in enumerate(photographs) if i % HELD_OUT_EVERY]
     run = Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
+    photographs = read_photographs(args.images)
+    hashes = write_list(run / "photographs.csv", photographs)
+    pictures = [central_square(p).to(accelerator.device) for _, p in photographs[::HELD_OUT_EVERY]]
+    patches = Patches([p for i, (_, p) in enumerate(photographs) if i % HELD_OUT_EVERY], args.seed, length=10**9)
 
     torch.manual_seed(args.seed)
     codec = Cheng2020Anchor(n)
-    patches = Patches(trained_on, args.seed, length=10**9)
     if args.init:
         load_checkpoint(codec, Path(args.init))
     else:
@@ -171,51 +194,40 @@ def train(args: argparse.Namespace) -> None:
     state = {"step": 0, "seconds": 0.0, "best": float("inf"), "skipped": 0}
     if (run / "state.pt").exists():
         saved = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+        if saved["quality"] != args.quality:
+            raise ValueError(f"{run} holds a run of quality {saved['quality']}: choose another folder with --run")
         state = saved["state"]
-        codec.load_state_dict(saved["codec"])
+        torch.nn.Module.load_state_dict(codec, saved["codec"])
         for optimizer, saved_optimizer in zip(optimizers, saved["optimizers"]):
             optimizer.load_state_dict(saved_optimizer)
-    pictures = [central_square(p).to(accelerator.device) for p in held_out]
     start = state["step"] * BATCH * accelerator.num_processes
     loader = DataLoader(Subset(patches, range(start, len(patches))), batch_size=BATCH)
-    codec, loader, *optimizers = accelerator.prepare(codec, loader, *optimizers)
-    inner = accelerator.unwrap_model(codec)
+    objective, loader, *optimizers = accelerator.prepare(Objective(codec, lmbda), loader, *optimizers)
 
     def progress() -> float:
         return state["step"] / args.steps if args.steps else state["seconds"] / (60 * args.minutes)
 
-    def save(measured: dict[str, float]) -> None:
+    def measure_and_save() -> dict[str, float]:
+        measured = held_out_losses(codec, pictures, lmbda)
         if not accelerator.is_main_process:
-            return
+            return measured
         if measured["loss"] < state["best"]:
             state["best"] = measured["loss"]
-            save_checkpoint(
-                inner,
-                run / "best.safetensors",
-                {
-                    "quality": args.quality,
-                    "lambda": lmbda,
-                    "N": n,
-                    "step": state["step"],
-                    "minutes": round(state["seconds"] / 60, 1),
-                    "seed": args.seed,
-                    "init": args.init or "",
-                    "held_out_loss": round(measured["loss"], 5),
-                    "photographs": list_digest(names),
-                },
-            )
+            facts = {"quality": args.quality, "lambda": lmbda, "N": n, "step": state["step"],
+                     "minutes": round(state["seconds"] / 60, 1), "seed": args.seed, "init": Path(args.init or "").name,
+                     "held_out_loss": round(measured["loss"], 5), "photographs": list_digest(hashes)}  # fmt: skip
+            save_checkpoint(codec, run / "best.safetensors", facts)
         with written_whole(run / "state.pt") as part:
-            torch.save(
-                {"state": state, "codec": inner.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}, part
-            )
+            torch.save({"quality": args.quality, "state": state, "codec": codec.state_dict(),
+                        "optimizers": [o.state_dict() for o in optimizers]}, part)  # fmt: skip
+        return measured
 
-    bar = tqdm(
-        total=args.steps, initial=state["step"], unit="step", disable=not accelerator.is_main_process, mininterval=5
-    )
+    bar = tqdm(total=args.steps, initial=state["step"], unit="step", disable=not accelerator.is_main_process)
     sums, last = {}, time.monotonic()
     for x in loader:
         if progress() >= 1:
             break
+        # The noise depends on the step, not on the history, so a resumed run draws what it would have drawn.
         torch.manual_seed(hash((args.seed, state["step"], accelerator.process_index)) % 2**63)
         factor = rate_factor(progress(), state["step"])
         for optimizer, rates in zip(optimizers, base_rates):
@@ -223,55 +235,62 @@ def train(args: argparse.Namespace) -> None:
                 group["lr"] = rate * (factor if optimizer is not optimizers[-1] else 1.0)
             optimizer.zero_grad()
         with accelerator.autocast():
-            row = losses(inner if accelerator.num_processes == 1 else codec.module, x, lmbda)
-        accelerator.backward(row["loss"] + inner.entropy_bottleneck.loss())
-        norm = accelerator.clip_grad_norm_(inner.parameters(), 1.0)
+            loss, row = objective(x, 1.0 if args.init else z_weight(state["step"]))
+        accelerator.backward(loss)
+        norm = accelerator.clip_grad_norm_(objective.parameters(), 1.0)
         if torch.isfinite(norm):
             for optimizer in optimizers:
                 optimizer.step()
         else:
             state["skipped"] += 1
-        state["step"] += 1
         now = time.monotonic()
-        state["seconds"], last = state["seconds"] + now - last, now
+        state["step"], state["seconds"], last = state["step"] + 1, state["seconds"] + now - last, now
         for key, value in row.items():
             sums[key] = sums.get(key, 0.0) + value.item() / LOG_EVERY
         bar.update()
         if state["step"] % LOG_EVERY == 0:
-            measured = {}
-            if state["step"] % HOLD_EVERY == 0:
-                measured = held_out_losses(inner, pictures, lmbda)
-                save(measured)
+            measured = measure_and_save() if state["step"] % HOLD_EVERY == 0 else {}
             if accelerator.is_main_process:
-                log_line(
-                    run / "log.csv",
-                    {
-                        **state,
-                        "factor": factor,
-                        "norm": float(norm),
-                        **sums,
-                        **{f"held_out_{k}": measured.get(k, "") for k in sums},
-                    },
-                )
+                held_out = {f"held_out_{key}": measured.get(key, "") for key in sums}
+                log_line(run / "log.csv", {**state, "factor": factor, "norm": norm.item(), **sums, **held_out})
             bar.set_postfix(loss=f"{sums['loss']:.3f}", bpp=f"{sums['bpp']:.3f}")
             sums = {}
-    save(held_out_losses(inner, pictures, lmbda))
+    measure_and_save()
 
 
-def central_square(photograph):
-    h, w = (side // 2 - HELD_OUT_SIZE // 2 for side in photograph.shape[:2])
-    square = photograph[h : h + HELD_OUT_SIZE, w : w + HELD_OUT_SIZE]
+def read_photographs(source: str) -> list[tuple[str, np.ndarray]]:
+    """Names and pixels (H, W, 3) of a folder or a data set; ValueError for none, or for one smaller than a patch."""
+    photographs = [(row["name"], np.asarray(to_rgb(row["image"]))) for row in load_images(source)]
+    for name, photograph in photographs:
+        if min(photograph.shape[:2]) < max(PATCH, HELD_OUT_SIZE):
+            height, width = photograph.shape[:2]
+            raise ValueError(f"{name} is {width}x{height}: at least {HELD_OUT_SIZE} pixels a side are needed")
+    if len(photographs) < 2:
+        raise ValueError(f"{source} holds one picture: one is held out, so at least two are needed")
+    return photographs
+
+
+def write_list(path: Path, photographs: list[tuple[str, np.ndarray]]) -> list[str]:
+    """List the photographs with the SHA-256 of their pixels, and return the hashes."""
+    hashes = [hashlib.sha256(p.tobytes()).hexdigest() for _, p in photographs]
+    with written_whole(path) as part, part.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("name", "sha256", "used"))
+        for i, ((name, _), digest) in enumerate(zip(photographs, hashes)):
+            writer.writerow((name, digest, "training" if i % HELD_OUT_EVERY else "held out"))
+    return hashes
+
+
+def list_digest(hashes: list[str]) -> str:
+    """One SHA-256 for a list of photographs, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+
+
+def central_square(photograph: np.ndarray) -> torch.Tensor:
+    """The middle HELD_OUT_SIZE pixels a side, as (1, 3, H, W) in [0, 1]."""
+    top, left = (side // 2 - HELD_OUT_SIZE // 2 for side in photograph.shape[:2])
+    square = photograph[top : top + HELD_OUT_SIZE, left : left + HELD_OUT_SIZE]
     return torch.from_numpy(square.copy()).permute(2, 0, 1)[None].float() / 255
-
-
-def read_photographs(source):
-    rows = load_images(source)
-    photographs = [np.asarray(to_rgb(row["image"])) for row in rows]
-    return [hashlib.sha256(p.tobytes()).hexdigest() for p in photographs], photographs
-
-
-def list_digest(names):
-    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]) -> None:
@@ -292,26 +311,31 @@ def written_whole(path: Path):
     os.replace(part, path)
 
 
-def log_line(path, row):
+def log_line(path: Path, row: dict[str, object]) -> None:
+    """Append one line to a CSV file, with a header if it is the first."""
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, row, lineterminator="\n")
         if new:
             writer.writeheader()
-        writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
+        writer.writerow({key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()})
 
 
-def main():
-    p = argparse.ArgumentParser()
-    p.add_argument("--quality", type=int, required=True)
-    p.add_argument("--images", required=True)
-    p.add_argument("--run", required=True)
-    p.add_argument("--minutes", type=float)
-    p.add_argument("--steps", type=int)
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--init")
-    p.add_argument("--precision", default="no")
-    train(p.parse_args())
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quality", type=int, required=True, choices=QUALITIES)
+    parser.add_argument("--images", required=True, help="folder of photographs, or the name of a data set")
+    parser.add_argument("--run", required=True, help="folder for the log, the state and the best checkpoint")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="length of the run in minutes")
+    length.add_argument("--steps", type=int, help="length of the run in steps")
+    parser.add_argument("--init", help="checkpoint to start from, of a neighbouring quality")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision")
+    try:
+        train(parser.parse_args())
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"train.py: {error}") from None
 
 
 if __name__ == "__main__":
