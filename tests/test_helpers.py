@@ -289,6 +289,12 @@ def test_absurd_shapes_are_refused_before_anything_is_allocated(place, side):
     assert peak < 100_000
 
 
+def test_two_negative_sides_do_not_make_a_count():
+    with pytest.raises(ValueError) as raised:
+        unpack(struct.pack("<8i3h", 1, 1, -1, -2, 1, 1, 1, 1, 1, 2, 3))
+    one_line(raised)
+
+
 def test_huge_shapes_do_not_overflow():
     with pytest.raises(ValueError) as raised:
         unpack(struct.pack("<8i", 1, HUGE, HUGE, HUGE, 1, HUGE, HUGE, HUGE))
