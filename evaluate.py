@@ -1,0 +1,383 @@
+"""Measure the codec, and the classical codecs, on a set of pictures.
+
+    python evaluate.py --images PICTURES               all six qualities -> results/<set>_bundled.json
+    python evaluate.py --images PICTURES --classical   JPEG, WebP and AVIF -> results/<set>_classical.json
+    python evaluate.py --report                        tables from what results/ holds
+    python evaluate.py --reproduce                     published weights against the reference numbers
+
+PICTURES is a folder, a data set's name, or "bundled".
+"""
+
+import argparse
+import io
+import json
+import math
+import os
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from functools import lru_cache, partial
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from bjontegaard import bd_rate
+from PIL import Image, features
+from pytorch_msssim import ms_ssim
+from tqdm import tqdm
+
+import helpers
+from helpers import QUALITIES, Cheng2020Anchor, bpp, crop, image_to_tensor, load_codec, pad, psnr, to_rgb
+
+RESULTS = helpers.ROOT / "results"
+SUFFIX = {"bundled": "bundled", "published": "published_weights"}  # kodak_published.json is CompressAI's own table
+# How Pillow is called, and a ladder of quality settings from about 0.08 bpp (where the format goes so low) to 2.
+CLASSICAL = {
+    "JPEG": ({"optimize": True, "subsampling": "4:2:0"}, (3, 5, 8, 12, 18, 27, 40, 55, 70, 80, 86, 90)),
+    "WebP": ({"method": 6}, (0, 2, 5, 10, 18, 28, 42, 58, 72, 80, 86, 90)),
+    # One thread: with more, libaom may divide the work, and so the bits, differently.
+    "AVIF": ({"subsampling": "4:2:0", "speed": 6, "max_threads": 1}, (5, 12, 18, 25, 32, 39, 46, 53, 60, 68, 76, 84)),
+}
+MS_SSIM_SIDE = 161  # five scales of an 11x11 window need more than 160 pixels
+# What counts as the same number, by its name in the reference: absolute and relative tolerance; the first that matches.
+TOLERANCES = (
+    ("zlib9_bytes|bpp_zlib", 0, 0.01),  # deflate has more than one implementation
+    ("over_theoretical", 0.1, 0),
+    ("bpp|top_y_channels . 2", 0.0005, 0),
+    ("psnr_db|range", 0.02, 0),
+    ("", 0, 0),
+)
+Point = dict[str, object]
+Curve = dict[str, Point]
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def through_codec(quality: int, weights: str, picture: Image.Image) -> tuple[float, Image.Image]:
+    """Estimated bits per native pixel, and the reconstruction rounded to 8 bits, of one forward pass."""
+    x = image_to_tensor(picture)
+    with torch.no_grad():
+        out = last_codec(quality, weights)(pad(x))
+    return bpp(out["likelihoods"], picture.width * picture.height), helpers.tensor_to_image(
+        crop(out["x_hat"], x.shape[-2:])
+    )
+
+
+last_codec = lru_cache(maxsize=1)(load_codec)
+
+
+def through_file(name: str, setting: int, picture: Image.Image) -> tuple[float, Image.Image]:
+    """Bits per pixel of the whole file that Pillow writes, headers included, and the picture that it reads back."""
+    file = io.BytesIO()
+    picture.save(file, name, quality=setting, **CLASSICAL[name][0])
+    return 8 * len(file.getvalue()) / (picture.width * picture.height), to_rgb(Image.open(file))
+
+
+def score(rate: float, picture: Image.Image, decoded: Image.Image) -> list[float | None]:
+    """[bpp, PSNR in dB, MS-SSIM] of two RGB pictures of one size.
+
+    PSNR over all three colours; None where the pictures are equal, since JSON has no infinity.
+    MS-SSIM (Wang et al., Asilomar 2003) is 0 to 1; None for a picture with a side under 161 pixels.
+    """
+    x, x_hat = image_to_tensor(picture), image_to_tensor(decoded)
+    db = psnr(x, x_hat)
+    large = min(picture.size) >= MS_SSIM_SIDE
+    similarity = round(ms_ssim(255 * x, 255 * x_hat, data_range=255).item(), 5) if large else None
+    return [round(rate, 5), round(db, 4) if math.isfinite(db) else None, similarity]
+
+
+def point(per_image: dict[str, list[float | None]]) -> Point:
+    """One point of a curve: the mean of each measure (None where one picture's is), then every picture's."""
+    means = (None if None in column else sum(column) / len(column) for column in zip(*per_image.values()))
+    rounded = (mean if mean is None else round(mean, digits) for mean, digits in zip(means, (5, 4, 5)))
+    return dict(zip(("bpp", "psnr", "ms_ssim"), rounded)) | {"per_image": per_image}
+
+
+def coders(weights: str, classical: bool) -> dict[str, dict[str, Callable]]:
+    """What to measure: codec -> quality -> a function that takes a picture to (bpp, decoded picture)."""
+    if classical:
+        missing = [name for name in CLASSICAL if name != "JPEG" and not features.check(name.lower())]
+        if missing:
+            raise RuntimeError(f"this Pillow cannot write {' and '.join(missing)}: install a wheel of Pillow >= 11.3")
+        return {n: {str(q): partial(through_file, n, q) for q in ladder} for n, (_, ladder) in CLASSICAL.items()}
+    missing = [q for q in QUALITIES if weights == "bundled" and not helpers.checkpoint_path(q, "bundled").exists()]
+    if len(missing) == len(QUALITIES):
+        raise RuntimeError("checkpoints/ is empty: train with train.py, or give --weights published")
+    for path in (helpers.checkpoint_path(q, "bundled") for q in missing):
+        print(f"left out: checkpoints/{path.name} is missing", file=sys.stderr)
+    return {f"cheng2020-anchor {weights}": {
+        str(q): partial(through_codec, q, weights) for q in QUALITIES if q not in missing
+    }}  # fmt: skip
+
+
+def measure(source: str, weights: str, classical: bool) -> Path:
+    """Measure every picture of ``source`` and write the file in results/, whole or not at all."""
+    pictures = {}
+    for i, row in enumerate(helpers.load_images(source)):
+        # Two folders may each hold a picture of one name.
+        name = f"{row['name']} ({i})" if row["name"] in pictures else row["name"]
+        pictures[name] = to_rgb(row["image"])
+    todo = coders(weights, classical)
+    codecs = {codec: {} for codec in todo}
+    with tqdm(total=len(pictures) * sum(map(len, todo.values())), unit="picture") as bar:
+        for codec, ladder in todo.items():
+            for quality, run in ladder.items():
+                scores = {}
+                for name, picture in pictures.items():
+                    rate, decoded = run(picture)
+                    scores[name] = score(rate, picture, decoded)
+                    bar.update()
+                codecs[codec][quality] = point(scores)
+    set_name = Path(source).resolve().name
+    # Where a folder lies on this machine is of no use to anybody else.
+    command = ["python evaluate.py --images", set_name if Path(source).is_dir() else source]
+    command += ["--classical"] if classical else ["--weights published"] if weights == "published" else []
+    # The C libraries decide the bytes of a classical file, Pillow only calls them.
+    libraries = {name: features.version(name) for name in ("libjpeg_turbo", "webp", "avif")}
+    packages = {name: version(name) for name in (("pillow",) if classical else ("torch", "compressai"))}
+    path = RESULTS / f"{set_name}_{'classical' if classical else SUFFIX[weights]}.json"
+    write_json(path, {
+        "_what": f"bpp ({'whole files' if classical else 'estimated by forward passes'}, over native pixels), PSNR in dB "
+        "and MS-SSIM of 8-bit RGB: means over the pictures, then [bpp, psnr, ms_ssim] of each",
+        "_command": " ".join(command),
+        "_environment": packages | (libraries if classical else {}),
+        "images": list(pictures),
+        "codecs": codecs,
+    })  # fmt: skip
+    return path
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON, a list of plain values on one line, so that an interruption leaves the old file or the new."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    text = re.sub(r"\[\n[^\[\]{}]*\]", lambda found: re.sub(r"\n *", " ", found[0][1:-1]).strip().join("[]"), text)
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+# ---------------------------------------------------------------- reporting
+
+
+def staircase(curve: Curve) -> list[tuple[str, bool, int, int]]:
+    """For each quality but the lowest: its name, whether its mean bpp and mean PSNR both exceed those of the quality below, and on how many pictures the bpp and the PSNR do."""
+    steps = []
+    for (_, low), (quality, high) in pairwise(curve.items()):
+        pairs = [(low["per_image"][name], high["per_image"][name]) for name in low["per_image"]]
+        counts = [sum(exceeds(b[i], a[i]) for a, b in pairs) for i in (0, 1)]
+        steps.append((quality, all(exceeds(high[key], low[key]) for key in ("bpp", "psnr")), *counts))
+    return steps
+
+
+def exceeds(high: float | None, low: float | None) -> bool:
+    """Whether ``high`` is above ``low``; a PSNR of None stands for infinity."""
+    return low is not None and (high is None or high > low)
+
+
+def bd_rate_over(anchor: Curve, test: Curve) -> tuple[float, float, float] | None:
+    """BD-rate in % of the mean curves, and both ends in dB of the PSNR range that they share.
+
+    Negative: ``test`` needs fewer bits than ``anchor`` for the same PSNR (Bjontegaard, VCEG-M33, 2001; PCHIP interpolation).
+    None where it is not defined: no shared range, or a PSNR that does not rise with the rate.
+    """
+    points = [sorted((p["bpp"], p["psnr"]) for p in c.values() if p["psnr"] is not None) for c in (anchor, test)]
+    (rates, dbs), (test_rates, test_dbs) = ([list(column) for column in zip(*curve)] or ([], []) for curve in points)
+    if any(len(column) < 2 or any(b <= a for a, b in pairwise(column)) for column in (dbs, test_dbs)):
+        return None
+    low, high = max(dbs[0], test_dbs[0]), min(dbs[-1], test_dbs[-1])
+    if low >= high:
+        return None
+    # The library warns of curves that share less than 75 % of their range; the report prints the range instead.
+    change = bd_rate(rates, dbs, test_rates, test_dbs, method="pchip", require_matching_points=False, min_overlap=0)
+    return float(change), low, high
+
+
+def report(folder: Path) -> tuple[str, bool]:
+    """The tables of every measurement of the codec in ``folder``, and whether every staircase rises."""
+    lines, good = [], True
+    paths = sorted(path for kind in SUFFIX.values() for path in folder.glob(f"*_{kind}.json"))
+    if not paths:
+        raise FileNotFoundError("results/ holds no measurement of the codec: first give --images PICTURES")
+    for path in paths:
+        set_name = path.stem.removesuffix("_bundled").removesuffix("_published_weights")
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        n, ((codec, curve),) = len(measured["images"]), measured["codecs"].items()
+        steps = {quality: rest for quality, *rest in staircase(curve)}
+        lines.append(f"{codec} on {set_name}, {n} picture(s)")
+        lines.append("quality     bpp  PSNR dB  MS-SSIM  more bits on  more dB on")
+        for quality, p in curve.items():
+            db = "-" if p["psnr"] is None else f"{p['psnr']:.2f}"
+            similarity = "-" if p["ms_ssim"] is None else f"{p['ms_ssim']:.4f}"
+            more, better = (f"{count} of {n}" for count in steps[quality][1:]) if quality in steps else ("", "")
+            lines.append(f"{quality:>7} {p['bpp']:7.4f} {db:>8} {similarity:>8} {more:>13} {better:>11}".rstrip())
+        flat = [quality for quality, (rises, *_) in steps.items() if not rises]
+        good = good and not flat
+        verdict = f"BROKEN at quality {', '.join(flat)}" if flat else "ok" if steps else "one quality only"
+        lines += [f"staircase (each quality costs more bits and has more dB than the one below): {verdict}", ""]
+        lines += [*rate_table(folder / f"{set_name}_classical.json", measured["images"], curve), ""]
+    return "\n".join(lines), good
+
+
+def rate_table(path: Path, images: list[str], curve: Curve) -> list[str]:
+    """Lines with the BD-rate of ``curve`` against each codec of a classical result."""
+    if not path.exists():
+        return [f"no BD-rate: results/{path.name} is missing"]
+    classical = json.loads(path.read_text(encoding="utf-8"))
+    if classical["images"] != images:
+        return [f"no BD-rate: results/{path.name} is of other pictures than the codec's result; measure both again"]
+    lines = ["against  BD-rate  over dB (means, PCHIP; negative: the codec needs fewer bits)"]
+    for name, anchor in classical["codecs"].items():
+        rate = bd_rate_over(anchor, curve)
+        lines.append(f"{name:<7} {rate[0]:+7.1f}%  {rate[1]:.2f} to {rate[2]:.2f}" if rate else f"{name:<7} undefined")
+    return lines
+
+
+# ---------------------------------------------------------------- reproducing
+
+
+@torch.no_grad()
+def walk(codec_for_quality: Callable[[int], Cheng2020Anchor], picture: Image.Image, qualities=QUALITIES) -> dict:
+    """The numbers of the book's first part for one picture, in the form and to the digits of the reference file.
+
+    The staircase has a step for each of ``qualities``; quality 3 among them is taken apart. PSNR is that of floats, not of 8 bits.
+    """
+    x, n_pixels = image_to_tensor(picture), picture.width * picture.height
+    got = {"image": {"width": picture.width, "height": picture.height, "n_pixels": n_pixels}, "staircase": []}
+    for quality in tqdm(qualities, unit="quality", disable=None, leave=False):
+        codec = codec_for_quality(quality)
+        out = codec(pad(x))
+        rate, db = bpp(out["likelihoods"], n_pixels), psnr(x, crop(out["x_hat"], x.shape[-2:]))
+        got["staircase"].append({"quality": quality, "N": codec.N, "bpp": round(rate, 4), "psnr_db": round(db, 2)})
+        if quality == 3:
+            per_channel = helpers.bits(out["likelihoods"]["y"]).sum((0, 2, 3), dtype=torch.float64) / n_pixels
+            top = per_channel.topk(5)
+            got |= {
+                "quality": quality,
+                "N": codec.N,
+                "params_millions": round(sum(p.numel() for p in codec.parameters()) / 1e6, 2),
+                "bpp_theoretical": round(rate, 4),
+                "top_y_channels": [[i, round(b, 5)] for i, b in zip(top.indices.tolist(), top.values.tolist())],
+                "naive": naive_buffer(codec, x, rate),
+            }
+    return got
+
+
+def naive_buffer(codec: Cheng2020Anchor, x: torch.Tensor, rate: float) -> dict:
+    """Pack x (1, 3, H, W) in [0, 1] with means that never saw the context model, cast to int16, and decode it.
+
+    ``rate`` is the forward pass's, in bits per pixel, that both sizes of the buffer are compared with.
+    """
+    size = x.shape[-2:]
+    y = codec.g_a(pad(x))
+    z_hat, _ = codec.entropy_bottleneck(codec.h_a(y))
+    scales, means = codec.h_s(z_hat).chunk(2, 1)
+    y_hat, _ = codec.gaussian_conditional(y, scales, means=means)
+    buffer = helpers.pack(y_hat, z_hat)
+    packed = zlib.compress(buffer, 9)
+    raw_bpp, zlib_bpp = (8 * len(b) / (size[0] * size[1]) for b in (buffer, packed))
+    decoded = crop(codec.g_s(helpers.unpack(zlib.decompress(packed))[0]), size).clamp(0, 1)
+    return {
+        "y_hat_shape": list(y_hat.shape),
+        "y_hat_range": [round(y_hat.min().item(), 2), round(y_hat.max().item(), 2)],
+        "z_hat_shape": list(z_hat.shape),
+        "z_hat_range": [round(z_hat.min().item(), 2), round(z_hat.max().item(), 2)],
+        "buffer_bytes": len(buffer),
+        "zlib9_bytes": len(packed),
+        "bpp_raw": round(raw_bpp, 4),
+        "bpp_zlib": round(zlib_bpp, 4),
+        "raw_over_theoretical": round(raw_bpp / rate, 1),
+        "zlib_over_theoretical": round(zlib_bpp / rate, 1),
+        "psnr_db": round(psnr(x, decoded), 2),
+    }
+
+
+def compare(reference: dict, got: dict) -> list[tuple[str, float, float | None, str]]:
+    """(name, expected, got, "ok" or "MISS") of every number in ``reference``; None where ``got`` lacks it."""
+    rows, found = [], dict(numbers(got))
+    for name, expected in numbers(reference):
+        absolute, relative = next((a, r) for pattern, a, r in TOLERANCES if re.search(pattern, name))
+        value = found.get(name, math.nan)
+        # The last digit of a sum in binary is not a miss.
+        same = math.isclose(value, expected, rel_tol=0, abs_tol=absolute + relative * abs(expected) + 1e-9)
+        rows.append((name, expected, found.get(name), "ok" if same else "MISS"))
+    return rows
+
+
+def numbers(value: object, name: str = "") -> Iterator[tuple[str, float]]:
+    """(name, number) of everything inside nested dicts and lists; list items count from 1, remarks are left out."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value, 1)
+        for key, part in parts:
+            if not str(key).startswith("_"):
+                yield from numbers(part, f"{name} {key}".lstrip())
+    else:
+        yield name, value
+
+
+def reproduce() -> bool:
+    """Walk with published weights, print each reference number beside what came out, and say whether all agree."""
+    torch.set_num_threads(1)
+    # Without a network the hub's client retries, and complains each time; the error that it ends with says enough.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
+    reference = json.loads((RESULTS / "reference_kodak22.json").read_text(encoding="utf-8"))
+    index = reference["image"]["index"]
+    published_codec(3)  # before the pictures: it fails at once where there is no network
+    source = os.environ.get("DGML_IMAGES") or "danjacobellis/kodak"
+    images = helpers.load_images(source)
+    if len(images) <= index:
+        raise ValueError(
+            f"DGML_IMAGES={source}: it holds {len(images)} pictures; the reference is index {index} of Kodak"
+        )
+    got = walk(published_codec, to_rgb(images[index]["image"]))
+    got["image"]["index"] = index
+    rows = compare(reference, got)
+    for name, expected, value, verdict in [("number", "reference", "got", "verdict"), *rows]:
+        print(f"{name:<32} {expected!s:>10} {value!s:>10}  {verdict}")
+    misses = sum(verdict == "MISS" for *_, verdict in rows)
+    print(f"{len(rows) - misses} of {len(rows)} numbers agree")
+    return not misses
+
+
+def published_codec(quality: int) -> Cheng2020Anchor:
+    """The published codec, without the address that torch.hub prints (versions differ in where to)."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return load_codec(quality, "published")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--images", metavar="PICTURES", help="measure on these")
+    task.add_argument("--report", action="store_true", help="print tables; exit status 1 if a staircase is broken")
+    task.add_argument("--reproduce", action="store_true", help="compare; exit status 1 on any miss")
+    parser.add_argument("--classical", action="store_true", help="measure JPEG, WebP and AVIF")
+    parser.add_argument("--weights", choices=tuple(SUFFIX), help="by default what DGML_WEIGHTS says, else bundled")
+    args = parser.parse_args()
+    if not args.images and (args.classical or args.weights):
+        parser.error("--classical and --weights go with --images")
+    if args.classical and args.weights:
+        parser.error("--weights is of no use to --classical")
+    weights = args.weights or os.environ.get("DGML_WEIGHTS") or "bundled"
+    if weights not in SUFFIX:
+        parser.error(f"DGML_WEIGHTS is 'bundled' or 'published', not {weights!r}")
+    good = True
+    try:
+        if args.images:
+            print(f"wrote results/{measure(args.images, weights, args.classical).name}")
+        elif args.report:
+            text, good = report(RESULTS)
+            print(text)
+        else:
+            good = reproduce()
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"evaluate.py: {error}")
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
