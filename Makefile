@@ -1,6 +1,8 @@
 # `make book` builds the book, `make test` checks everything; both set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+# More arguments for pip, for instance an index that has torch without CUDA (README.md).
+PIP_EXTRA ?=
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export HF_HUB_DISABLE_TELEMETRY := 1
 
@@ -20,6 +22,7 @@ test: .venv/ready
 
 # Run every chapter and keep its outputs in the notebook: after a change of code or of checkpoints.
 notebooks: .venv/ready
+	$(BIN)/python book/journey.py
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 
 # Compare published weights on Kodak image 22 with the reference numbers; needs the network once.
@@ -35,6 +38,6 @@ clean:
 	@echo "Setting up .venv (some minutes at the first time)"
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet $(PIP_EXTRA) -r requirements.txt
 	$(BIN)/python -m pip check
 	@touch $@

@@ -6,13 +6,14 @@ Loading (a codec, a set of pictures), going from picture to tensor and back, cou
 import os
 import struct
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.colors import to_rgba
 from PIL import Image, ImageOps
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,6 +23,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
     from compressai.models import Cheng2020Anchor
     from compressai.zoo import cheng2020_anchor
+    from compressai.zoo.image import model_urls
 
 try:
     from myst_nb import glue  # carries a number from a chapter's run into its prose
@@ -36,14 +38,14 @@ QUALITIES = range(1, 7)
 # CompressAI's values for mean squared error, loss = lambda * 255**2 * MSE + bpp.
 LAMBDA = dict(zip(QUALITIES, (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)))
 BUNDLED_N = dict(zip(QUALITIES, (32, 32, 32, 48, 48, 48)))
-STRIDE = 64  # g_a halves the picture four times and h_a twice more
 
 # One colour for one thing, in all chapters (Okabe and Ito's palette, safe for colour-blind readers).
 COLOUR = {
-    "y": "#0072B2", "z": "#E69F00", "pixels": "#555555", "parameters": "#009E73",
+    "y": "#0072B2", "z": "#E69F00", "pixels": "#555555",
     "naive": "#D55E00", "sound": "#009E73", "bundled": "#0072B2", "published": "#CC79A7",
 }  # fmt: skip
-plt.rcParams.update({"figure.dpi": 110, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
+WIDTH = 5.4  # inches: text of 11 points stays legible where the page is a phone's width
+plt.rcParams.update({"figure.dpi": 120, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
 
 
 # ---------------------------------------------------------------- loading
@@ -59,32 +61,39 @@ def load_codec(quality: int = 3, weights: str | None = None) -> Cheng2020Anchor:
     weights = weights or os.environ.get("DGML_WEIGHTS") or "bundled"
     if quality not in QUALITIES:
         raise ValueError(f"quality is 1 to 6, not {quality!r}")
+    if weights not in ("bundled", "published"):
+        raise ValueError(f"DGML_WEIGHTS is 'bundled' or 'published', not {weights!r}")
     if weights == "bundled":
         codec = Cheng2020Anchor(BUNDLED_N[quality])
-        load_checkpoint(codec, checkpoint_path(quality))
-    elif weights == "published":
+        load_checkpoint(codec, checkpoint_path(quality, weights))
+    else:
         try:
             codec = cheng2020_anchor(quality, pretrained=True, progress=False)
-        except OSError as error:
+        except Exception as error:  # no network, or a damaged file in torch's cache, which fails in many ways
+            reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
             raise RuntimeError(
-                f"DGML_WEIGHTS=published: quality {quality} could not be downloaded ({error}). "
-                "Connect to the network once, or set DGML_WEIGHTS=bundled."
+                f"DGML_WEIGHTS=published: quality {quality} could not be loaded ({reason}). "
+                f"Delete {checkpoint_path(quality, weights)} if it is there, and connect to the network once; or set DGML_WEIGHTS=bundled."
             ) from None
-    else:
-        raise ValueError(f"DGML_WEIGHTS is 'bundled' or 'published', not {weights!r}")
     codec.update()
     return codec.eval()
 
 
-def checkpoint_path(quality: int) -> Path:
-    """Where the bundled weights of a quality lie."""
+def checkpoint_path(quality: int, weights: str | None = None) -> Path:
+    """The file that holds the weights of a quality: in ``checkpoints/``, or in torch's download cache."""
+    if (weights or os.environ.get("DGML_WEIGHTS") or "bundled") == "published":
+        url = model_urls["cheng2020-anchor"]["mse"][quality]
+        return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     return ROOT / "checkpoints" / f"cheng2020-anchor-q{quality}.safetensors"
 
 
 def load_checkpoint(codec: Cheng2020Anchor, path: Path) -> None:
-    """Copy the half-precision weights in ``path`` into ``codec``; ValueError if they are of another width."""
-    stored = {name: tensor.float() for name, tensor in load_file(path).items()}
-    width = stored["g_a.0.conv1.weight"].shape[0]
+    """Copy the half-precision weights in ``path`` into ``codec``; ValueError if they are missing, damaged or of another width."""
+    try:
+        stored = {name: tensor.float() for name, tensor in load_file(path).items()}
+        width = stored["g_a.0.conv1.weight"].shape[0]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ValueError(f"{path} is no checkpoint of this codec, or not all of it ({error})") from None
     if width != codec.N:
         raise ValueError(f"{path} holds a codec of width N = {width}, not {codec.N}")
     lacking = dict(codec.named_parameters()).keys() - stored.keys()
@@ -111,10 +120,6 @@ def load_images(source: str | None = None):
         return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
 
     way_out = "Give a folder of pictures or a data set's name, or set DGML_IMAGES=bundled."
-    if Path(source).is_dir():
-        known = Image.registered_extensions()
-        if not any(path.suffix.lower() in known for path in Path(source).rglob("*")):
-            raise ValueError(f"DGML_IMAGES={source}: the folder holds no picture. {way_out}")
     datasets.disable_progress_bars()
     try:
         loaded = datasets.load_dataset(source)
@@ -128,9 +133,7 @@ def load_images(source: str | None = None):
     paths = split.select_columns(columns[0]).cast_column(columns[0], datasets.Image(decode=False))
     names = [Path(row[columns[0]]["path"] or str(i)).stem for i, row in enumerate(paths)]
     images = split.select_columns(columns[0])
-    if columns[0] != "image":
-        images = images.rename_column(columns[0], "image")
-    return images.add_column("name", names)
+    return (images if columns[0] == "image" else images.rename_column(columns[0], "image")).add_column("name", names)
 
 
 def default_index() -> int:
@@ -139,7 +142,7 @@ def default_index() -> int:
 
 
 def describe(codec: Cheng2020Anchor, images, img_idx: int, quality: int = 3) -> str:
-    """One line that says which weights and which picture a chapter runs on."""
+    """Two lines that say which weights and which picture a chapter runs on."""
     weights = os.environ.get("DGML_WEIGHTS") or "bundled"
     source = os.environ.get("DGML_IMAGES") or "bundled"
     width, height = images[img_idx]["image"].size
@@ -182,8 +185,8 @@ def tensor_to_image(x: Tensor) -> Image.Image:
     return Image.fromarray(levels.permute(1, 2, 0).numpy())
 
 
-def pad(x: Tensor, multiple: int = STRIDE) -> Tensor:
-    """Repeat the last column and row of x (B, C, H, W) until H and W are multiples of ``multiple``."""
+def pad(x: Tensor, multiple: int = 64) -> Tensor:
+    """Repeat the last column and row of x (B, C, H, W) until H and W are multiples of ``multiple`` (the codec halves both six times)."""
     height, width = x.shape[-2:]
     return torch.nn.functional.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
@@ -247,13 +250,13 @@ def unpack(buffer: bytes) -> tuple[Tensor, Tensor]:
 # ---------------------------------------------------------------- figures
 
 
-def show_pictures(pictures: dict[str, Image.Image | Tensor], columns: int = 2, width: float = 6.0) -> None:
+def show_pictures(pictures: dict[str, Image.Image | Tensor], columns: int = 2) -> None:
     """Draw pictures (PIL, or tensors in [0, 1]) in a grid, each under its title, one pixel grid for all."""
     drawn = {title: tensor_to_image(p) if isinstance(p, Tensor) else p for title, p in pictures.items()}
     rows = -(-len(drawn) // columns)
     w, h = next(iter(drawn.values())).size
-    side = width / columns
-    figure, axes = plt.subplots(rows, columns, figsize=(width, rows * (side * h / w + 0.35)), squeeze=False)
+    side = WIDTH / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * (side * h / w + 0.35)), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (title, picture) in zip(axes.flat, drawn.items()):
@@ -263,15 +266,34 @@ def show_pictures(pictures: dict[str, Image.Image | Tensor], columns: int = 2, w
     plt.show()
 
 
-def shapes_of(codec: Cheng2020Anchor, x: Tensor) -> dict[str, Sequence[int]]:
-    """The shape of what each part of the codec puts out for x (1, 3, H, W), read off a forward pass."""
-    parts = ("g_a", "h_a", "h_s", "context_prediction", "entropy_parameters", "g_s")
-    shapes = {}
-    hooks = [getattr(codec, part).register_forward_hook(
-        lambda module, inputs, output, part=part: shapes.update({part: tuple(output.shape)})
-    ) for part in parts]  # fmt: skip
-    with torch.no_grad():
-        codec(x)
-    for hook in hooks:
-        hook.remove()
-    return shapes
+def draw_data_flow(shapes: dict[str, str] | None = None, here: list[str] | tuple[()] = ()) -> None:
+    """Draw how tensors run through the codec (Minnen et al., NeurIPS 2018, fig. 1, in our notation).
+
+    ``shapes`` adds a line of text to a node, ``here`` names the nodes to fill.
+    """
+    nodes = {  # name: (label, x, y)
+        "x": ("photograph x", 0.2, 0.95), "g_a": ("g_a", 0.2, 0.79), "y": ("y", 0.2, 0.63),
+        "y_hat": ("round: y_hat", 0.2, 0.45), "g_s": ("g_s", 0.2, 0.21), "x_hat": ("reconstruction x_hat", 0.2, 0.05),
+        "h_a": ("h_a", 0.79, 0.95), "z": ("z", 0.79, 0.79), "z_hat": ("round: z_hat", 0.79, 0.63),
+        "h_s": ("h_s", 0.79, 0.46), "context_prediction": ("context\nmodel", 0.46, 0.34),
+        "entropy_parameters": ("entropy parameters", 0.79, 0.24), "p": ("means and scales of y_hat", 0.73, 0.05),
+    }  # fmt: skip
+    arrows = ["x g_a", "g_a y", "y y_hat", "y_hat g_s", "g_s x_hat", "y h_a", "h_a z", "z z_hat", "z_hat h_s", "y_hat context_prediction",
+              "context_prediction entropy_parameters", "h_s entropy_parameters", "entropy_parameters p"]  # fmt: skip
+    _, axis = plt.subplots(figsize=(WIDTH, 5.6))
+    boxes = {}
+    for name, (label, x, y) in nodes.items():
+        colour = COLOUR["z" if name in ("h_a", "z", "z_hat", "h_s") else "pixels" if name[0] in "xg" else "y"]
+        learned = name in ("g_a", "g_s", "h_a", "h_s", "context_prediction", "entropy_parameters")
+        text = label + (f"\n{shapes[name]}" if shapes and name in shapes else "")
+        box = {"boxstyle": "round,pad=0.35" if learned else "square,pad=0.25", "edgecolor": colour,
+               "facecolor": to_rgba(colour, 0.3) if name in here else "white", "linewidth": 2.2 if learned else 0.8}  # fmt: skip
+        boxes[name] = axis.text(x, y, text, ha="center", va="center", fontsize=10, bbox=box,
+                                weight="bold" if learned else "normal")  # fmt: skip
+    for start, end in (arrow.split() for arrow in arrows):
+        axis.annotate("", nodes[end][1:], nodes[start][1:], arrowprops={
+            "arrowstyle": "-|>", "color": "#333333", "patchA": boxes[start].get_bbox_patch(),
+            "patchB": boxes[end].get_bbox_patch(), "shrinkA": 3, "shrinkB": 3})  # fmt: skip
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    axis.axis("off")
+    plt.show()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from helpers import (  # noqa: E402
+from helpers import (
     ROOT,
     WIDTH,
     bits,
