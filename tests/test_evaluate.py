@@ -302,7 +302,7 @@ def test_wrong_arguments_exit_with_2(monkeypatch, arguments):
 
 
 def test_wrong_folders_end_in_one_line(monkeypatch, tmp_path):
-    assert "holds no picture" in run(monkeypatch, "--images", str(tmp_path))
+    assert "set DGML_IMAGES=bundled" in run(monkeypatch, "--images", str(tmp_path))
     (tmp_path / "torn.png").write_bytes(b"not a picture")
     line = run(monkeypatch, "--images", str(tmp_path))
     assert "torn.png" in line and "\n" not in line
