@@ -214,7 +214,7 @@ def train(args: argparse.Namespace) -> None:
         if measured["loss"] < state["best"]:
             state["best"] = measured["loss"]
             facts = {"quality": args.quality, "lambda": lmbda, "N": n, "step": state["step"],
-                     "minutes": round(state["seconds"] / 60, 1), "seed": args.seed, "init": Path(args.init or "").name,
+                     "minutes": round(state["seconds"] / 60, 1), "seed": args.seed, "init": "/".join(Path(args.init or "").parts[-2:]),
                      "held_out_loss": round(measured["loss"], 5), "photographs": list_digest(hashes)}  # fmt: skip
             save_checkpoint(codec, run / "best.safetensors", facts)
         with written_whole(run / "state.pt") as part:

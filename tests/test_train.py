@@ -64,6 +64,12 @@ def test_no_checkpoint_saw_an_evaluation_picture(checkpoint):
     assert len(hashes) > 100 and not KODAK & set(hashes)
 
 
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: path.stem)
+def test_a_checkpoint_names_no_machine_path(checkpoint):
+    with safe_open(checkpoint, "pt") as file:
+        assert not any(value.startswith(("/", "~")) for value in file.metadata().values())
+
+
 def test_the_check_on_evaluation_pictures_can_fail():
     hashes = listed(helpers.ROOT / "checkpoints" / "photographs.csv")
     poisoned = [*hashes, next(iter(KODAK))]
