@@ -6,6 +6,7 @@ Loading (a codec, a set of pictures), going from picture to tensor and back, cou
 import os
 import struct
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -38,6 +39,7 @@ QUALITIES = range(1, 7)
 # CompressAI's values for mean squared error, loss = lambda * 255**2 * MSE + bpp.
 LAMBDA = dict(zip(QUALITIES, (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)))
 BUNDLED_N = dict(zip(QUALITIES, (32, 32, 32, 48, 48, 48)))
+Z_TABLE = "entropy_bottleneck.frequencies"
 
 # One colour for one thing, in all chapters (Okabe and Ito's palette, safe for colour-blind readers).
 COLOUR = {
@@ -101,6 +103,8 @@ def load_checkpoint(codec: Cheng2020Anchor, path: Path) -> None:
         raise ValueError(f"{path} lacks {len(lacking)} parameters, among them {min(lacking)}")
     # The buffers that a file leaves out are constant (masks, bounds) or rebuilt by update() (tables); compressai's own method would ask for them.
     torch.nn.Module.load_state_dict(codec, stored, strict=False)
+    if Z_TABLE in stored:  # the integers that bitstream.py codes z with
+        codec.entropy_bottleneck.register_buffer("frequencies", stored[Z_TABLE].int())
 
 
 def load_images(source: str | None = None):
@@ -148,6 +152,17 @@ def describe(codec: Cheng2020Anchor, images, img_idx: int, quality: int = 3) -> 
     width, height = images[img_idx]["image"].size
     return (f"weights: {weights}, quality {quality}, N = {codec.N}\n"
             f"image: {images[img_idx]['name']}, index {img_idx} of {Path(source).name}, {width}x{height}")  # fmt: skip
+
+
+@contextmanager
+def written_whole(path: Path):
+    """Give a path beside ``path`` to write to, and rename it to ``path`` if the block ends well, so that no half file is ever there."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- pictures and tensors

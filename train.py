@@ -11,9 +11,7 @@ The run folder holds ``log.csv`` (one line every 50 steps), ``photographs.csv`` 
 import argparse
 import csv
 import hashlib
-import os
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +25,8 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from helpers import BUNDLED_N, LAMBDA, QUALITIES, load_checkpoint, load_images, to_rgb
+from bitstream import z_frequencies
+from helpers import BUNDLED_N, LAMBDA, QUALITIES, Z_TABLE, load_checkpoint, load_images, to_rgb, written_whole
 
 PATCH, BATCH = 128, 8
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
@@ -68,7 +67,9 @@ def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: floa
 
     Returns ``bpp`` (bits per pixel of y and z), ``bpp_z`` (of z alone), ``mse`` and ``loss`` = lmbda * 255**2 * mse + bpp (Minnen et al., NeurIPS 2018, eq. 1), in which the bits of z count ``z_weight`` times.
     The rate is that of latents with uniform noise, a differentiable stand-in for rounding (Balle et al., ICLR 2017); h_s and g_s see rounded latents, whose gradient is passed straight through.
+    Once z counts fully, the context is what a decoder will have, and the scales learn from the symbols that are really coded.
     """
+    gaussian, settled = codec.gaussian_conditional, z_weight == 1
     y = codec.g_a(x)
     z = codec.h_a(y)
     with torch.autocast(x.device.type, enabled=False):
@@ -76,18 +77,38 @@ def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: floa
         _, z_likelihoods = codec.entropy_bottleneck(z)
         medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
         z_hat = quantize_ste(z - medians) + medians
-        y_noisy = codec.gaussian_conditional.quantize(y, "noise")
-    context = codec.context_prediction(y_noisy)
-    parameters = codec.entropy_parameters(torch.cat((codec.h_s(z_hat), context), dim=1))
+    hyper = codec.h_s(z_hat)
+    seen = y + (as_decoded(codec, y, hyper) - y).detach() if settled else gaussian.quantize(y, "noise")
+    scales, means = (
+        codec.entropy_parameters(torch.cat((hyper, codec.context_prediction(seen)), dim=1)).float().chunk(2, 1)
+    )
     with torch.autocast(x.device.type, enabled=False):
-        scales, means = parameters.float().chunk(2, 1)
-        _, y_likelihoods = codec.gaussian_conditional(y, scales, means)
+        _, y_likelihoods = gaussian(y, scales.detach() if settled else scales, means)
         # Half of the batch is rounded as forward() does it, half as compress() does: g_s must serve both.
         offset = means.detach() * (torch.arange(len(y), device=y.device) % 2).reshape(-1, 1, 1, 1)
         y_hat = quantize_ste(y - offset) + offset
     x_hat = codec.g_s(y_hat)
     with torch.autocast(x.device.type, enabled=False):
-        return weigh(x_hat.float(), x, {"y": y_likelihoods, "z": z_likelihoods}, lmbda, z_weight)
+        row = weigh(x_hat.float(), x, {"y": y_likelihoods, "z": z_likelihoods}, lmbda, z_weight)
+        if settled:
+            # Noise hides how often a symbol is not zero where the scale is small: 1 in 100, where the Gaussian says 1 in 100,000.
+            coded = gaussian.likelihood_lower_bound(gaussian._likelihood(torch.round(y - means).detach(), scales))
+            row["loss"] = row["loss"] - coded.log2().sum() / x[:, 0].numel()
+        return row
+
+
+@torch.no_grad()
+def as_decoded(codec: Cheng2020Anchor, y: torch.Tensor, hyper: torch.Tensor) -> torch.Tensor:
+    """y (B, M, H, W) as the context model will see it, round(y - mean) + mean, without a gradient.
+
+    The means depend on the result. A decoder finds both one position after the other; here two passes over all positions come close.
+    """
+    y_hat = torch.round(y)
+    for _ in range(2):
+        parameters = codec.entropy_parameters(torch.cat((hyper, codec.context_prediction(y_hat)), dim=1))
+        means = parameters.float().chunk(2, 1)[1]
+        y_hat = torch.round(y - means) + means
+    return y_hat
 
 
 class Objective(torch.nn.Module):
@@ -294,21 +315,14 @@ def central_square(photograph: np.ndarray) -> torch.Tensor:
 
 
 def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]) -> None:
-    """Write the codec's parameters in half precision, with ``facts`` in the file's header.
+    """Write the codec's parameters in half precision and its table of z, with ``facts`` in the file's header.
 
-    The buffers are left out: masks and bounds are constant, tables are rebuilt by ``codec.update()``.
+    The buffers are left out: masks and bounds are constant, CompressAI's tables are rebuilt by ``codec.update()``.
     """
-    parameters = {name: p.detach().half().contiguous() for name, p in codec.named_parameters()}
+    tensors = {name: p.detach().half().contiguous() for name, p in codec.named_parameters()}
+    tensors[Z_TABLE] = torch.from_numpy(z_frequencies(codec))
     with written_whole(path) as part:
-        save_file(parameters, part, {key: str(value) for key, value in facts.items()})
-
-
-@contextmanager
-def written_whole(path: Path):
-    """Give a path beside ``path`` to write to, and rename it when the block ends well."""
-    part = path.with_name(path.name + ".part")
-    yield part
-    os.replace(part, path)
+        save_file(tensors, part, {key: str(value) for key, value in facts.items()})
 
 
 def log_line(path: Path, row: dict[str, object]) -> None:

@@ -1,0 +1,471 @@
+"""A photograph as a file, and back: an exact, fast bitstream for any ``Cheng2020Anchor``.
+
+    python bitstream.py encode PHOTOGRAPH FILE.dgml --quality 3
+    python bitstream.py decode FILE.dgml PICTURE.png
+    python bitstream.py info FILE.dgml
+
+Two ideas make the file.
+*Exact*: means and scales of y come from fixed-point arithmetic, whose integers are the same on every machine (Balle et al., ICLR 2019).
+*Fast*: all positions of y whose context is known, a wavefront, are computed and coded at once.
+The transforms g_a and g_s stay in floating point: the first runs only in the encoder, the second after the last symbol.
+``book/format.md`` describes the file byte by byte.
+"""
+
+import argparse
+import hashlib
+import json
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import NamedTuple
+
+import constriction
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+from helpers import (
+    QUALITIES,
+    ROOT,
+    Cheng2020Anchor,
+    crop,
+    image_to_tensor,
+    load_codec,
+    pad,
+    psnr,
+    tensor_to_image,
+    written_whole,
+)
+
+Array = np.ndarray
+
+MAGIC, VERSION = b"DGML", 1
+HEADER = struct.Struct("<4sBBHH4sII")  # magic, version, quality, height, width, fingerprint, two checksums
+MAX_PIXELS = 2**27  # a larger picture is refused before anything is allocated
+WEIGHT_BITS, ACTIVATION_BITS = 14, 10  # binary digits behind the point
+ONE = 2**ACTIVATION_BITS
+LIMIT = 2.0**26  # activations saturate here, at 65,536 in real units
+SLOPE = 0.01  # of LeakyReLU
+Z_RANGE, Y_RANGE = 127, 511  # largest absolute values of the symbols of z and y; the encoder clamps
+PRECISION = 24  # frequencies of a table add up to 2**24, as constriction wants them
+# The type-A mask: the positions of a 5x5 kernel that a decoder knows already.
+TAPS = [(i, j) for i in range(3) for j in range(5) if (i, j) < (2, 2)]
+
+
+class BitstreamError(ValueError):
+    """The file can't be decoded: not one of ours, damaged, or written with other weights."""
+
+
+class Info(NamedTuple):
+    """The header of a file. ``stream`` is the range coder's output in 32-bit words."""
+
+    version: int
+    quality: int
+    height: int
+    width: int
+    fingerprint: str
+    checksum: int
+    stream: Array
+
+
+def encode(codec: Cheng2020Anchor, image: Image.Image, quality: int = 0) -> bytes:
+    """The file of a picture of any mode and of 1x1 pixel up to 2**27.
+
+    ``quality`` is only noted down for the decoder, who needs the same weights; 0 says nothing about them.
+    Raises ValueError for a picture that is too large.
+    """
+    width, height = image.size
+    if not 0 < width * height <= MAX_PIXELS or max(width, height) > 65535:
+        raise ValueError(f"a picture of {width}x{height} pixels does not fit: at most 65535 a side and 2**27 in all")
+    model = entropy_model(codec)
+    x = image_to_tensor(image)
+    with torch.inference_mode():
+        y = codec.g_a(pad(x))
+        z = codec.h_a(y)
+    encoder = constriction.stream.queue.RangeEncoder()
+    z_hat = encode_z(model, z[0].double().numpy(), encoder)
+    y_hat = encode_y(model, z_hat, y[0].double().numpy(), encoder)
+    stream = encoder.get_compressed().astype("<u4").tobytes()
+    height, width = x.shape[-2:]
+    start = HEADER.pack(MAGIC, VERSION, quality, height, width, model.fingerprint, checksum(y_hat), 0)[:-4]
+    return start + struct.pack("<I", zlib.crc32(start + stream)) + stream
+
+
+def decode(codec: Cheng2020Anchor, data: bytes) -> Image.Image:
+    """The picture of a file; BitstreamError where the file, or the codec, is not the right one."""
+    header = read(data)
+    y_hat = decode_latents(entropy_model(codec), header)
+    with torch.inference_mode():
+        x_hat = codec.g_s(torch.from_numpy(y_hat / ONE)[None].float())
+    return tensor_to_image(crop(x_hat, (header.height, header.width)))
+
+
+def read(data: bytes) -> Info:
+    """The header of a file and its stream, checked against the file's own checksum."""
+    if data[:4] != MAGIC:
+        raise BitstreamError("this is not a .dgml file")
+    if len(data) < HEADER.size:
+        raise BitstreamError(f"the file is cut short: {len(data)} bytes, the header alone has {HEADER.size}")
+    _, version, quality, height, width, fingerprint, latents, whole = HEADER.unpack_from(data)
+    if version != VERSION:
+        raise BitstreamError(f"the file has version {version} of the format, this program reads version {VERSION}")
+    stream = data[HEADER.size :]
+    if len(stream) % 4 or zlib.crc32(data[: HEADER.size - 4] + stream) != whole:
+        raise BitstreamError("the file is damaged: its checksum does not fit its content")
+    if not 0 < height * width <= MAX_PIXELS:
+        raise BitstreamError(f"the file claims {width}x{height} pixels: 1 to 2**27 in all can be decoded")
+    return Info(version, quality, height, width, fingerprint.hex(), latents, np.frombuffer(stream, "<u4"))
+
+
+# ---------------------------------------------------------------- the exact entropy model
+
+
+class Layer(NamedTuple):
+    """A convolution in fixed point: integers held in float64, weights times 2**14, biases times 2**24."""
+
+    weight: Array
+    bias: Array
+
+
+class EntropyModel(NamedTuple):
+    """All that encoder and decoder must agree on."""
+
+    h_s: list[Layer]  # weights (3, 3, out, in)
+    context: Layer  # weight (2 * M, 12 * M), a column for each tap and channel
+    parameters: list[Layer]  # the 1x1 layers, weights (out, in)
+    medians: Array  # of z, (N,), in units of 2**-10
+    z_models: list  # a constriction model for each channel of z
+    thresholds: Array  # between the scales of the table, in units of 2**-10
+    y_models: list  # a constriction model for each scale of the table
+    fingerprint: bytes  # four bytes of the SHA-256 of the above and of g_s
+
+
+def entropy_model(codec: Cheng2020Anchor) -> EntropyModel:
+    """The codec's h_s, context model, entropy parameters and tables as integers.
+
+    Raises ValueError for weights so large that a sum could leave the 53 bits in which float64 counts exactly.
+    """
+    h_s = [fixed_point(m[0] if isinstance(m, torch.nn.Sequential) else m) for m in codec.h_s if [*m.parameters()]]
+    # Each tap's matrix in one piece: numpy multiplies a strided one without BLAS, ten times slower.
+    h_s = [Layer(np.ascontiguousarray(layer.weight.transpose(2, 3, 0, 1)), layer.bias) for layer in h_s]
+    context = fixed_point(codec.context_prediction)
+    context = Layer(np.concatenate([context.weight[:, :, i, j] for i, j in TAPS], axis=1), context.bias)
+    one_by_one = [fixed_point(m) for m in codec.entropy_parameters if isinstance(m, torch.nn.Conv2d)]
+    parameters = [Layer(layer.weight[:, :, 0, 0], layer.bias) for layer in one_by_one]
+    medians = np.rint(codec.entropy_bottleneck.quantiles.detach().double().numpy()[:, 0, 1] * ONE)
+    z_table = z_frequencies(codec)
+    y_table = load_file(ROOT / "checkpoints" / "gaussian_tables.safetensors")
+    digest = hashlib.sha256()
+    for part in (*sum((*h_s, context, *parameters), ()), medians, z_table, *y_table.values()):
+        digest.update(np.ascontiguousarray(part, "<i8").tobytes())
+    for parameter in codec.g_s.parameters():
+        digest.update(np.ascontiguousarray(parameter.detach().numpy(), "<f4").tobytes())
+    halves = y_table["frequencies"]
+    y_models = [categorical(np.concatenate((half[:0:-1], half))) for half in halves]
+    z_models = [categorical(frequencies) for frequencies in z_table]
+    return EntropyModel(
+        h_s, context, parameters, medians, z_models, y_table["thresholds"], y_models, digest.digest()[:4]
+    )
+
+
+def fixed_point(module: torch.nn.Module) -> Layer:
+    """Weights rounded to 2**-14, biases to 2**-24; ValueError where the bound on sums does not hold."""
+    weight, bias = (p.detach().double().numpy() for p in (module.weight, module.bias))
+    layer = Layer(np.rint(weight * 2**WEIGHT_BITS), np.rint(bias * 2 ** (WEIGHT_BITS + ACTIVATION_BITS)))
+    # No partial sum of any output, in any order, exceeds this. y_hat may exceed LIMIT by Y_RANGE, so twice LIMIT is safe.
+    largest = (np.abs(layer.weight).reshape(len(bias), -1).sum(1) * 2 * LIMIT + np.abs(layer.bias)).max()
+    if not largest < 2**53:
+        raise ValueError("the weights are too large for exact sums: a sum could reach 2**53")
+    return layer
+
+
+def to_grid(total: Array, activate: bool = True) -> Array:
+    """From the sums of a layer, in units of 2**-24, to the next layer's input: LeakyReLU if asked, then rounding to 2**-10.
+
+    One product and one sum in float64, each correctly rounded by IEEE 754, and a floor.
+    """
+    if activate:
+        total = np.where(total < 0, SLOPE * total, total)
+    return np.clip(np.floor(total * 2.0**-WEIGHT_BITS + 0.5), -LIMIT, LIMIT)
+
+
+def linear(layer: Layer, a: Array) -> Array:
+    """A 1x1 convolution, or the context's, of a (positions, in). torch's BLAS is twice as fast here as numpy's, and no less exact."""
+    weight, bias, a = map(torch.from_numpy, (layer.weight, layer.bias, a))
+    return torch.nn.functional.linear(a, weight, bias).numpy()
+
+
+def convolve(layer: Layer, a: Array) -> Array:
+    """A 3x3 convolution of a (C, H, W) with zeros around it; every sum is an exact integer."""
+    height, width = a.shape[1:]
+    padded = np.pad(a, ((0, 0), (1, 1), (1, 1)))
+    total = layer.bias[:, None]
+    for i, j in np.ndindex(3, 3):
+        total = total + layer.weight[i, j] @ padded[:, i : i + height, j : j + width].reshape(len(a), -1)
+    return total.reshape(-1, height, width)
+
+
+def hyper_synthesis(model: EntropyModel, z_hat: Array) -> Array:
+    """h_s in fixed point: z_hat (N, H, W) to (4 * H, 4 * W, 2 * M), both in units of 2**-10."""
+    first, up, middle, up_again, last = model.h_s
+    a = to_grid(convolve(first, z_hat))
+    a = to_grid(pixel_shuffle(convolve(up, a)))
+    a = to_grid(convolve(middle, a))
+    a = to_grid(pixel_shuffle(convolve(up_again, a)))
+    return to_grid(convolve(last, a), activate=False).transpose(1, 2, 0)
+
+
+def pixel_shuffle(a: Array) -> Array:
+    """(4 * C, H, W) to (C, 2 * H, 2 * W): four channels become a square of four positions."""
+    c, h, w = a.shape
+    return a.reshape(c // 4, 2, 2, h, w).transpose(0, 3, 1, 4, 2).reshape(c // 4, 2 * h, 2 * w)
+
+
+# ---------------------------------------------------------------- the walk over y
+
+
+def wavefronts(height: int, width: int) -> Iterator[tuple[Array, Array]]:
+    """Rows and columns of the positions with the same column + 3 * row, in rising order of that sum.
+
+    The mask reaches two columns to the right in the rows above, so all that a position sees lies in earlier wavefronts.
+    """
+    for t in range(width + 3 * (height - 1)):
+        rows = np.arange(max(0, -(-(t - width + 1) // 3)), min(height, t // 3 + 1))
+        if len(rows):  # a narrow picture skips some
+            yield rows, t - 3 * rows
+
+
+def walk(model: EntropyModel, z_hat: Array, symbols_at: Callable[..., Array]) -> Array:
+    """Visit y wavefront by wavefront, and return y_hat (M, H, W) in units of 2**-10.
+
+    ``symbols_at(rows, columns, means, scales)`` gets means and scales (positions, M) in units of 2**-10 and gives the symbols: the encoder rounds them, the decoder reads them.
+    Their sum with the means is y_hat, which later wavefronts see.
+    """
+    hyper = hyper_synthesis(model, z_hat)
+    height, width, n = hyper.shape
+    first, second, third = model.parameters
+    # The first of the 1x1 layers adds up what comes from z, known for all positions at once, and what comes from the context.
+    from_z = linear(Layer(first.weight[:, :n], first.bias), hyper.reshape(-1, n)).reshape(height, width, -1)
+    first = Layer(first.weight[:, n:], np.zeros_like(first.bias))
+    y_hat = np.zeros(
+        (height + 2, width + 4, n // 2)
+    )  # with a border of zeros: two rows above, two columns on either side
+    down, right = np.array(TAPS).T
+    for rows, columns in wavefronts(height, width):
+        neighbours = y_hat[rows[:, None] + down, columns[:, None] + right].reshape(len(rows), -1)
+        context = to_grid(linear(model.context, neighbours), activate=False)
+        a = to_grid(linear(first, context) + from_z[rows, columns])
+        a = to_grid(linear(second, a))
+        scales, means = np.split(to_grid(linear(third, a), activate=False), 2, axis=1)
+        y_hat[rows + 2, columns + 2] = symbols_at(rows, columns, means, scales) * ONE + means
+    return y_hat[2:, 2:-2].transpose(2, 0, 1)
+
+
+def by_scale(model: EntropyModel, scales: Array) -> tuple[Array, list[tuple[object, int, int]]]:
+    """The order that sorts a wavefront's symbols, flattened, by their scale in the table, and for each scale in use its model and its first and last but one place in that order."""
+    nearest = np.searchsorted(model.thresholds, scales.ravel(), side="right")
+    ends = np.bincount(nearest).cumsum()
+    used = np.flatnonzero(np.diff(ends, prepend=0)).tolist()
+    starts = [0, *ends[used].tolist()]
+    return np.argsort(nearest, kind="stable"), [(model.y_models[i], *ab) for i, *ab in zip(used, starts, starts[1:])]
+
+
+def encode_y(model: EntropyModel, z_hat: Array, y: Array, encoder) -> Array:
+    """Code round(y - mean) for y (M, H, W), and return y_hat (M, H, W) in units of 2**-10."""
+
+    def symbols_at(rows, columns, means, scales):
+        symbols = np.clip(np.rint(y[:, rows, columns].T - means / ONE), -Y_RANGE, Y_RANGE)
+        order, groups = by_scale(model, scales)
+        in_order = symbols.ravel()[order].astype(np.int32) + Y_RANGE
+        for distribution, start, end in groups:
+            encoder.encode(in_order[start:end], distribution)
+        return symbols
+
+    return walk(model, z_hat, symbols_at)
+
+
+def decode_y(model: EntropyModel, z_hat: Array, decoder) -> Array:
+    """Read what :func:`encode_y` wrote, and return the same y_hat."""
+
+    def symbols_at(rows, columns, means, scales):
+        symbols = np.empty(scales.size)
+        order, groups = by_scale(model, scales)
+        for distribution, start, end in groups:
+            symbols[order[start:end]] = decoder.decode(distribution, end - start)
+        return symbols.reshape(scales.shape) - Y_RANGE
+
+    return walk(model, z_hat, symbols_at)
+
+
+def encode_z(model: EntropyModel, z: Array, encoder) -> Array:
+    """Code round(z - median) for z (N, H, W) channel by channel, and return z_hat in units of 2**-10."""
+    medians = model.medians[:, None, None]
+    symbols = np.clip(np.rint(z - medians / ONE), -Z_RANGE, Z_RANGE).astype(np.int32)
+    for channel, distribution in zip(symbols, model.z_models):
+        encoder.encode(channel.ravel() + Z_RANGE, distribution)
+    return symbols * ONE + medians
+
+
+def decode_z(model: EntropyModel, size: tuple[int, int], decoder) -> Array:
+    """Read what :func:`encode_z` wrote, and return the same z_hat (N, height, width)."""
+    n = size[0] * size[1]
+    symbols = np.stack([decoder.decode(distribution, n) for distribution in model.z_models]) - Z_RANGE
+    return symbols.reshape(-1, *size) * ONE + model.medians[:, None, None]
+
+
+def decode_latents(model: EntropyModel, header: Info) -> Array:
+    """y_hat (M, H/16, W/16) of a file in units of 2**-10, the same integers on every machine.
+
+    H and W are the sides of the padded picture. Raises BitstreamError for other weights and for a damaged stream.
+    """
+    if model.fingerprint.hex() != header.fingerprint:
+        raise BitstreamError(
+            f"the file was written with other weights (fingerprint {header.fingerprint}, quality {header.quality}) "
+            f"than these (fingerprint {model.fingerprint.hex()})"
+        )
+    decoder = constriction.stream.queue.RangeDecoder(header.stream)
+    try:
+        z_hat = decode_z(model, (-(-header.height // 64), -(-header.width // 64)), decoder)
+        y_hat = decode_y(model, z_hat, decoder)
+    except AssertionError:  # constriction's answer to a stream that no encoder writes
+        raise BitstreamError("the file is damaged: its stream can't be decoded") from None
+    if checksum(y_hat) != header.checksum:
+        raise BitstreamError("the decoded latents are not those that were encoded: a damaged file, or a faulty decoder")
+    return y_hat
+
+
+def checksum(y_hat: Array) -> int:
+    """CRC-32 of y_hat (M, H, W) as little-endian int32."""
+    return zlib.crc32(np.ascontiguousarray(y_hat, "<i4").tobytes())
+
+
+# ---------------------------------------------------------------- tables: made once, then stored
+
+
+def categorical(frequencies: Array):
+    """constriction's model of a table of frequencies >= 1 that add up to 2**24, taken over exactly.
+
+    With perfect=False the library scales the weights to 2**24 - n and adds 1 to each of n; these weights need no scaling.
+    """
+    return constriction.stream.model.Categorical((frequencies - 1).astype(np.float64), perfect=False)
+
+
+def to_frequencies(pmf: Array) -> Array:
+    """Integers >= 1 that add up to 2**24 in each row of a pmf (rows, n); the largest takes what rounding leaves."""
+    n = pmf.shape[1]
+    frequencies = 1 + np.floor(pmf / pmf.sum(1, keepdims=True) * (2**PRECISION - n)).astype(np.int64)
+    frequencies[np.arange(len(pmf)), pmf.argmax(1)] += 2**PRECISION - frequencies.sum(1)
+    return frequencies.astype(np.int32)
+
+
+def z_frequencies(codec: Cheng2020Anchor) -> Array:
+    """The table of z (N, 255): as it is stored in a checkpoint, or made from the entropy bottleneck.
+
+    Making it takes exponentials, whose last digit may differ between machines: then fingerprints differ, and files are refused.
+    """
+    if hasattr(codec.entropy_bottleneck, "frequencies"):
+        return codec.entropy_bottleneck.frequencies.numpy()
+    bottleneck = deepcopy(codec.entropy_bottleneck).double()
+    symbols = torch.arange(-Z_RANGE, Z_RANGE + 1, dtype=torch.float64) + bottleneck.quantiles[:, :, 1:2]
+    with torch.inference_mode():
+        likelihood, _, _ = bottleneck._likelihood(symbols)
+    return to_frequencies(likelihood[:, 0].numpy())
+
+
+def gaussian_tables(n_scales: int = 128, low: float = 0.11, high: float = 256.0) -> dict[str, Array]:
+    """What ``checkpoints/gaussian_tables.safetensors`` stores: one table for each of a ladder of scales.
+
+    ``frequencies`` (n_scales, 512) of the symbols 0 to 511 (negative ones are as frequent), ``thresholds`` (n_scales - 1,) between neighbouring scales in units of 2**-10.
+    """
+    ladder = low * (high / low) ** (np.arange(n_scales) / (n_scales - 1))
+    edges = (np.arange(-Y_RANGE, Y_RANGE + 2) - 0.5) / ladder[:, None]
+    pmf = torch.special.ndtr(torch.from_numpy(-np.abs(edges))).diff().abs().numpy()
+    pmf[:, Y_RANGE] = 1 - pmf[:, :Y_RANGE].sum(1) - pmf[:, Y_RANGE + 1 :].sum(1)
+    thresholds = np.rint(np.sqrt(ladder[1:] * ladder[:-1]) * ONE).astype(np.int32)
+    return {"frequencies": to_frequencies(pmf)[:, Y_RANGE:].copy(), "thresholds": thresholds}
+
+
+# ---------------------------------------------------------------- command line
+
+
+def encode_file(source: Path, target: Path, quality: int) -> None:
+    """Write the file, having decoded it once, and say how large and how good it is."""
+    with Image.open(source) as image:
+        x = image_to_tensor(image)
+    codec = load_codec(quality)
+    data = encode(codec, tensor_to_image(x), quality)
+    decoded = image_to_tensor(decode(codec, data))
+    with written_whole(target) as part:
+        part.write_bytes(data)
+    print(f"{target}: {describe(data)}, {psnr(x, decoded):.2f} dB")
+
+
+def decode_file(source: Path, target: Path, original: Path | None) -> None:
+    """Write the picture of a file in the format that the target's suffix names."""
+    file_format = Image.registered_extensions().get(target.suffix.lower())
+    if file_format not in Image.SAVE:
+        raise ValueError(f"{target}: no picture format has the suffix {target.suffix!r}; try .png")
+    data = source.read_bytes()
+    header = read(data)
+    if header.quality not in QUALITIES:
+        raise BitstreamError(f"the file names quality {header.quality}, there are checkpoints for 1 to 6")
+    picture = decode(load_codec(header.quality), data)
+    compared = ""
+    if original:
+        with Image.open(original) as image:
+            compared = f", {psnr(image_to_tensor(image), image_to_tensor(picture)):.2f} dB"
+    with written_whole(target) as part:
+        picture.save(part, file_format)
+    print(f"{target}: {header.width}x{header.height}, from {describe(data)}{compared}")
+
+
+def describe(data: bytes) -> str:
+    header = read(data)
+    return f"{len(data)} bytes, {8 * len(data) / (header.height * header.width):.4f} bpp, quality {header.quality}"
+
+
+def show_info(source: Path, as_json: bool) -> None:
+    """Print the header of a file and its sizes."""
+    data = source.read_bytes()
+    facts = read(data)._asdict()
+    facts["checksum"] = f"{facts['checksum']:08x}"
+    facts["stream_bytes"] = facts.pop("stream").nbytes
+    facts["file_bytes"] = len(data)
+    facts["bpp"] = round(8 * len(data) / (facts["height"] * facts["width"]), 5)
+    print(json.dumps(facts) if as_json else "\n".join(f"{name:<13} {value}" for name, value in facts.items()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("encode", help="write a picture as a .dgml file")
+    command.add_argument("source", metavar="IN", type=Path, help="a picture that Pillow reads")
+    command.add_argument("target", metavar="OUT", type=Path, help="the .dgml file")
+    command.add_argument(
+        "--quality", type=int, default=3, choices=QUALITIES, help="1 (small) to 6 (good), by default 3"
+    )
+    command = commands.add_parser("decode", help="write the picture of a .dgml file")
+    command.add_argument("source", metavar="IN", type=Path, help="the .dgml file")
+    command.add_argument("target", metavar="OUT", type=Path, help="a picture that Pillow writes, such as OUT.png")
+    command.add_argument("--original", type=Path, help="the picture that was encoded, to measure the PSNR")
+    command = commands.add_parser("info", help="print what a .dgml file says of itself")
+    command.add_argument("source", metavar="FILE", type=Path)
+    command.add_argument("--json", action="store_true", help="as JSON")
+    args = parser.parse_args()
+    try:
+        if args.command == "encode":
+            encode_file(args.source, args.target, args.quality)
+        elif args.command == "decode":
+            decode_file(args.source, args.target, args.original)
+        else:
+            show_info(args.source, args.json)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"bitstream.py: {error}")
+
+
+if __name__ == "__main__":
+    main()
