@@ -29,6 +29,7 @@ from PIL import Image, features
 from pytorch_msssim import ms_ssim
 from tqdm import tqdm
 
+import bitstream
 import helpers
 from helpers import QUALITIES, Cheng2020Anchor, bpp, crop, image_to_tensor, load_codec, pad, psnr, to_rgb
 
@@ -65,6 +66,13 @@ def through_codec(quality: int, weights: str, picture: Image.Image) -> tuple[flo
     return bpp(out["likelihoods"], picture.width * picture.height), helpers.tensor_to_image(
         crop(out["x_hat"], x.shape[-2:])
     )
+
+
+def through_bitstream(quality: int, weights: str, picture: Image.Image) -> tuple[float, Image.Image]:
+    """Bits per native pixel of the whole .dgml file, header included, and the picture that it decodes to."""
+    codec = last_codec(quality, weights)
+    data = bitstream.encode(codec, picture, quality)
+    return 8 * len(data) / (picture.width * picture.height), bitstream.decode(codec, data)
 
 
 last_codec = lru_cache(maxsize=1)(load_codec)
@@ -109,9 +117,11 @@ def coders(weights: str, classical: bool) -> dict[str, dict[str, Callable]]:
         raise RuntimeError("checkpoints/ is empty: train with train.py, or give --weights published")
     for path in (helpers.checkpoint_path(q, "bundled") for q in missing):
         print(f"left out: checkpoints/{path.name} is missing", file=sys.stderr)
-    return {f"cheng2020-anchor {weights}": {
-        str(q): partial(through_codec, q, weights) for q in QUALITIES if q not in missing
-    }}  # fmt: skip
+    ways = {"forward pass": through_codec, "files": through_bitstream}
+    return {
+        f"cheng2020-anchor {weights}, {name}": {str(q): partial(way, q, weights) for q in QUALITIES if q not in missing}
+        for name, way in ways.items()
+    }
 
 
 def measure(source: str, weights: str, classical: bool) -> Path:
@@ -141,7 +151,7 @@ def measure(source: str, weights: str, classical: bool) -> Path:
     packages = {name: version(name) for name in (("pillow",) if classical else ("torch", "compressai"))}
     path = RESULTS / f"{set_name}_{'classical' if classical else SUFFIX[weights]}.json"
     write_json(path, {
-        "_what": f"bpp ({'whole files' if classical else 'estimated by forward passes'}, over native pixels), PSNR in dB "
+        "_what": f"bpp ({'whole files' if classical else 'estimated by forward passes, and of whole .dgml files'}, over native pixels), PSNR in dB "
         "and MS-SSIM of 8-bit RGB: means over the pictures, then [bpp, psnr, ms_ssim] of each",
         "_command": " ".join(command),
         "_environment": packages | (libraries if classical else {}),
@@ -206,21 +216,39 @@ def report(folder: Path) -> tuple[str, bool]:
     for path in paths:
         set_name = path.stem.removesuffix("_bundled").removesuffix("_published_weights")
         measured = json.loads(path.read_text(encoding="utf-8"))
-        n, ((codec, curve),) = len(measured["images"]), measured["codecs"].items()
-        steps = {quality: rest for quality, *rest in staircase(curve)}
-        lines.append(f"{codec} on {set_name}, {n} picture(s)")
-        lines.append("quality     bpp  PSNR dB  MS-SSIM  more bits on  more dB on")
-        for quality, p in curve.items():
-            db = "-" if p["psnr"] is None else f"{p['psnr']:.2f}"
-            similarity = "-" if p["ms_ssim"] is None else f"{p['ms_ssim']:.4f}"
-            more, better = (f"{count} of {n}" for count in steps[quality][1:]) if quality in steps else ("", "")
-            lines.append(f"{quality:>7} {p['bpp']:7.4f} {db:>8} {similarity:>8} {more:>13} {better:>11}".rstrip())
-        flat = [quality for quality, (rises, *_) in steps.items() if not rises]
-        good = good and not flat
-        verdict = f"BROKEN at quality {', '.join(flat)}" if flat else "ok" if steps else "one quality only"
-        lines += [f"staircase (each quality costs more bits and has more dB than the one below): {verdict}", ""]
-        lines += [*rate_table(folder / f"{set_name}_classical.json", measured["images"], curve), ""]
+        for codec, curve in measured["codecs"].items():
+            rises, table = stairs(codec, curve, set_name, len(measured["images"]))
+            good = good and rises
+            lines += [*table, *rate_table(folder / f"{set_name}_classical.json", measured["images"], curve), ""]
+        if len(measured["codecs"]) == 2:
+            lines += [*gap_table(*measured["codecs"].values()), ""]
     return "\n".join(lines), good
+
+
+def stairs(codec: str, curve: Curve, set_name: str, n: int) -> tuple[bool, list[str]]:
+    """Whether the staircase of ``curve`` over ``n`` pictures rises, and lines with its steps."""
+    steps = {quality: rest for quality, *rest in staircase(curve)}
+    lines = [f"{codec} on {set_name}, {n} picture(s)"]
+    lines.append("quality     bpp  PSNR dB  MS-SSIM  more bits on  more dB on")
+    for quality, p in curve.items():
+        db = "-" if p["psnr"] is None else f"{p['psnr']:.2f}"
+        similarity = "-" if p["ms_ssim"] is None else f"{p['ms_ssim']:.4f}"
+        more, better = (f"{count} of {n}" for count in steps[quality][1:]) if quality in steps else ("", "")
+        lines.append(f"{quality:>7} {p['bpp']:7.4f} {db:>8} {similarity:>8} {more:>13} {better:>11}".rstrip())
+    flat = [quality for quality, (rises, *_) in steps.items() if not rises]
+    verdict = f"BROKEN at quality {', '.join(flat)}" if flat else "ok" if steps else "one quality only"
+    lines += [f"staircase (each quality costs more bits and has more dB than the one below): {verdict}", ""]
+    return not flat, lines
+
+
+def gap_table(estimate: Curve, files: Curve) -> list[str]:
+    """Lines that set the rate and PSNR that a forward pass promises beside those of the files."""
+    lines = ["quality  files against forward pass"]
+    for quality, promised in estimate.items():
+        kept = files[quality]
+        db = "" if None in (kept["psnr"], promised["psnr"]) else f"  {kept['psnr'] - promised['psnr']:+.2f} dB"
+        lines.append(f"{quality:>7}  {100 * (kept['bpp'] / promised['bpp'] - 1):+.2f}% bytes{db}")
+    return lines
 
 
 def rate_table(path: Path, images: list[str], curve: Curve) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
+import bitstream
 import evaluate
 from helpers import ROOT, Cheng2020Anchor
 
@@ -106,6 +107,22 @@ def test_codec_is_padded_and_counted_over_native_pixels(monkeypatch):
     assert rate == pytest.approx(total / 7000, rel=1e-5)
 
 
+def test_a_file_is_measured_by_its_bytes_and_what_it_decodes_to(monkeypatch):
+    codec, shot = random_codec(32), picture(100, 70)
+    monkeypatch.setattr(evaluate, "last_codec", lambda quality, weights: codec)
+    rate, decoded = evaluate.through_bitstream(3, "bundled", shot)
+    data = bitstream.encode(codec, shot, 3)
+    assert rate == 8 * len(data) / 7000 and decoded == bitstream.decode(codec, data)
+
+
+def test_the_gap_between_promise_and_file_is_printed():
+    promised, kept = made_up([(0.1, 30.0), (0.2, 32.0)]), made_up([(0.103, 29.5), (0.2, 32.0)])
+    assert evaluate.gap_table(promised, kept)[1:] == [
+        "      1  +3.00% bytes  -0.50 dB",
+        "      2  +0.00% bytes  +0.00 dB",
+    ]
+
+
 def test_a_mean_is_null_where_a_picture_has_none():
     p = evaluate.point({"a": [0.1, 30.0, 0.9], "b": [0.3, 32.0, None]})
     assert (p["bpp"], p["psnr"], p["ms_ssim"]) == (0.2, 31.0, None)
@@ -124,7 +141,7 @@ def test_a_folder_is_measured_and_no_path_is_written(tmp_path, results, monkeypa
     assert run(monkeypatch, "--images", str(tmp_path / "shots")) == 0
     assert capsys.readouterr().err.count("is missing") == 5
     assert run(monkeypatch, "--images", str(tmp_path / "shots"), "--classical") == 0
-    for kind, codec, quality in (("bundled", "cheng2020-anchor bundled", "3"), ("classical", "JPEG", "90")):
+    for kind, codec, quality in (("bundled", "cheng2020-anchor bundled, files", "3"), ("classical", "JPEG", "90")):
         text = (results / f"shots_{kind}.json").read_text(encoding="utf-8")
         measured = json.loads(text)
         assert str(tmp_path) not in text
@@ -139,7 +156,7 @@ def test_a_folder_is_measured_and_no_path_is_written(tmp_path, results, monkeypa
 
 def write_results(folder, codec, images=("a", "b"), anchor_images=("a", "b")):
     anchor = {"images": anchor_images, "codecs": {"JPEG": made_up(JPEG, anchor_images)}}
-    measured = {"images": images, "codecs": {"cheng2020-anchor bundled": made_up(codec, images)}}
+    measured = {"images": images, "codecs": {"cheng2020-anchor bundled, files": made_up(codec, images)}}
     evaluate.write_json(folder / "tiny_classical.json", anchor)
     evaluate.write_json(folder / "tiny_bundled.json", measured)
 
