@@ -6,7 +6,7 @@ PIP_EXTRA ?=
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: book test notebooks reproduce clean
+.PHONY: book test notebooks vectors bench fuzz reproduce clean
 .DELETE_ON_ERROR:
 
 book: .venv/ready
@@ -24,6 +24,18 @@ test: .venv/ready
 notebooks: .venv/ready
 	$(BIN)/python book/journey.py
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+
+# Write the golden files anew: only after a change of checkpoints.
+vectors: .venv/ready
+	$(BIN)/python tests/make_vectors.py
+
+# Bytes, seconds and memory of the bitstream beside CompressAI's; DGML_IMAGES chooses the pictures.
+bench: .venv/ready
+	$(BIN)/python tests/bench.py
+
+# Ten times as many corrupted files as make test decodes.
+fuzz: .venv/ready
+	DGML_FUZZ=20000 $(BIN)/pytest -q tests/test_bitstream.py -k corrupt
 
 # Compare published weights on Kodak image 22 with the reference numbers; needs the network once.
 reproduce: .venv/ready

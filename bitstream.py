@@ -160,12 +160,17 @@ def entropy_model(codec: Cheng2020Anchor) -> EntropyModel:
     z_table = z_frequencies(codec)
     y_table = load_file(ROOT / "checkpoints" / "gaussian_tables.safetensors")
     digest = hashlib.sha256()
-    for part in (*sum((*h_s, context, *parameters), ()), medians, z_table, *y_table.values()):
+    for part in (
+        *sum((*h_s, context, *parameters), ()),
+        medians,
+        z_table,
+        y_table["frequencies"],
+        y_table["thresholds"],
+    ):
         digest.update(np.ascontiguousarray(part, "<i8").tobytes())
     for parameter in codec.g_s.parameters():
         digest.update(np.ascontiguousarray(parameter.detach().numpy(), "<f4").tobytes())
-    halves = y_table["frequencies"]
-    y_models = [categorical(np.concatenate((half[:0:-1], half))) for half in halves]
+    y_models = [categorical(np.concatenate((half[:0:-1], half))) for half in y_table["frequencies"]]
     z_models = [categorical(frequencies) for frequencies in z_table]
     return EntropyModel(
         h_s, context, parameters, medians, z_models, y_table["thresholds"], y_models, digest.digest()[:4]

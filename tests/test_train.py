@@ -15,7 +15,7 @@ from safetensors import safe_open
 import helpers
 import train
 
-CHECKPOINTS = sorted((helpers.ROOT / "checkpoints").glob("*.safetensors"))
+CHECKPOINTS = sorted((helpers.ROOT / "checkpoints").glob("cheng2020-anchor-q*.safetensors"))
 KODAK = set(json.loads((helpers.ROOT / "tests" / "kodak_hashes.json").read_text())["pixels"].values())
 
 
