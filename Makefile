@@ -17,7 +17,7 @@ book: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -q tests
+	$(BIN)/pytest -q -n 2 tests
 	$(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 -n 2 --dist loadfile $(NOTEBOOKS)
 
 # Run every chapter and keep its outputs in the notebook: after a change of code or of checkpoints.
@@ -35,7 +35,7 @@ bench: .venv/ready
 
 # Ten times as many corrupted files as make test decodes.
 fuzz: .venv/ready
-	DGML_FUZZ=20000 $(BIN)/pytest -q tests/test_bitstream.py -k corrupt
+	DGML_FUZZ=20000 $(BIN)/pytest -q tests/test_bitstream.py -k a_damaged_file
 
 # Compare published weights on Kodak image 22 with the reference numbers; needs the network once.
 reproduce: .venv/ready

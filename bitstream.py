@@ -63,7 +63,7 @@ class BitstreamError(ValueError):
 
 
 class Info(NamedTuple):
-    """The header of a file. ``stream`` is the range coder's output in 32-bit words."""
+    """The header of a file. ``stream`` is the range coder's output in 32-bit words, ``start`` all before the checksums."""
 
     version: int
     quality: int
@@ -72,6 +72,7 @@ class Info(NamedTuple):
     fingerprint: str
     checksum: int
     stream: Array
+    start: bytes
 
 
 def encode(codec: Cheng2020Anchor, image: Image.Image, quality: int = 0) -> bytes:
@@ -93,8 +94,8 @@ def encode(codec: Cheng2020Anchor, image: Image.Image, quality: int = 0) -> byte
     z_hat = encode_z(model, z[0].double().numpy(), encoder)
     y_hat = encode_y(model, z_hat, y[0].double().numpy(), encoder)
     stream = encoder.get_compressed().astype("<u4").tobytes()
-    height, width = x.shape[-2:]
-    start = HEADER.pack(MAGIC, VERSION, quality, height, width, model.fingerprint, checksum(y_hat), 0)[:-4]
+    start = struct.pack("<4sBBHH4s", MAGIC, VERSION, quality, *x.shape[-2:], model.fingerprint)
+    start += struct.pack("<I", checksum(start, y_hat))
     return start + struct.pack("<I", zlib.crc32(start + stream)) + stream
 
 
@@ -125,7 +126,7 @@ def read(data: bytes) -> Info:
         raise BitstreamError("the file is damaged: its checksum does not fit its content")
     if not 0 < height * width <= MAX_PIXELS:
         raise BitstreamError(f"the file claims {width}x{height} pixels: 1 to 2**27 in all can be decoded")
-    return Info(version, quality, height, width, fingerprint.hex(), latents, np.frombuffer(stream, "<u4"))
+    return Info(version, quality, height, width, fingerprint.hex(), latents, np.frombuffer(stream, "<u4"), data[:14])
 
 
 def apply(transform: torch.nn.Module, x: torch.Tensor, unit: int) -> torch.Tensor:
@@ -377,14 +378,14 @@ def decode_latents(model: EntropyModel, header: Info) -> Array:
         y_hat = decode_y(model, z_hat, decoder)
     except AssertionError:  # constriction's answer to a stream that no encoder writes
         raise BitstreamError("the file is damaged: its stream can't be decoded") from None
-    if checksum(y_hat) != header.checksum:
+    if checksum(header.start, y_hat) != header.checksum:
         raise BitstreamError("the decoded latents are not those that were encoded: a damaged file, or a faulty decoder")
     return y_hat
 
 
-def checksum(y_hat: Array) -> int:
-    """CRC-32 of y_hat (M, H, W) as little-endian int32."""
-    return zlib.crc32(np.ascontiguousarray(y_hat, "<i4").tobytes())
+def checksum(start: bytes, y_hat: Array) -> int:
+    """CRC-32 of the first 14 bytes of a file, followed by y_hat (M, H, W) as little-endian int32."""
+    return zlib.crc32(start + np.ascontiguousarray(y_hat, "<i4").tobytes())
 
 
 # ---------------------------------------------------------------- tables: made once, then stored
@@ -459,7 +460,6 @@ def encode_file(source: Path, target: Path, quality: int) -> None:
 
 def read_picture(path: Path) -> torch.Tensor:
     """A file that Pillow reads, as (1, 3, H, W); ValueError for one that it can't, or that is too large, before its pixels are read."""
-    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns of what is allowed here
     try:
         with Image.open(path) as image:
             check_size(*image.size)
@@ -467,7 +467,7 @@ def read_picture(path: Path) -> torch.Tensor:
     except OSError:
         raise
     except Exception as error:  # a broken picture fails in many ways
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def decode_file(source: Path, target: Path, original: Path | None) -> None:
@@ -499,6 +499,7 @@ def show_info(source: Path, as_json: bool) -> None:
     facts = read(data)._asdict()
     facts["checksum"] = f"{facts['checksum']:08x}"
     facts["stream_bytes"] = facts.pop("stream").nbytes
+    del facts["start"]
     facts["file_bytes"] = len(data)
     facts["bpp"] = round(8 * len(data) / (facts["height"] * facts["width"]), 5)
     print(json.dumps(facts) if as_json else "\n".join(f"{name:<13} {value}" for name, value in facts.items()))
@@ -521,7 +522,10 @@ def main() -> None:
     command.add_argument("source", metavar="FILE", type=Path)
     command.add_argument("--json", action="store_true", help="as JSON")
     args = parser.parse_args()
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns of what is allowed here
     try:
+        if args.command != "info" and args.source.resolve() == args.target.resolve():
+            raise ValueError(f"{args.source} can't be read and written at once: give OUT another name")
         if args.command == "encode":
             encode_file(args.source, args.target, args.quality)
         elif args.command == "decode":

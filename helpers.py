@@ -157,7 +157,7 @@ def describe(codec: Cheng2020Anchor, images, img_idx: int, quality: int = 3) -> 
 @contextmanager
 def written_whole(path: Path):
     """Give a path beside ``path`` to write to, and rename it to ``path`` if the block ends well, so that no half file is ever there."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
         os.replace(part, path)
