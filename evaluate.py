@@ -1,7 +1,7 @@
 """Measure the codec, and the classical codecs, on a set of pictures.
 
     python evaluate.py --images PICTURES               all six qualities -> results/<set>_bundled.json
-    python evaluate.py --images PICTURES --classical   JPEG, WebP and AVIF -> results/<set>_classical.json
+    python evaluate.py --images PICTURES --classical   JPEG, JPEG 2000, WebP, AVIF and JPEG XL -> results/<set>_classical.json
     python evaluate.py --report                        tables from what results/ holds
     python evaluate.py --reproduce                     published weights against the reference numbers
 
@@ -13,8 +13,10 @@ import io
 import json
 import math
 import os
+import platform
 import re
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -22,10 +24,12 @@ from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from bjontegaard import bd_rate
-from PIL import Image, features
+from PIL import AvifImagePlugin, Image, features
+from pillow_jxl import JpegXLImagePlugin
 from pytorch_msssim import ms_ssim
 from tqdm import tqdm
 
@@ -35,12 +39,15 @@ from helpers import QUALITIES, Cheng2020Anchor, bpp, crop, image_to_tensor, load
 
 RESULTS = helpers.ROOT / "results"
 SUFFIX = {"bundled": "bundled", "published": "published_weights"}  # kodak_published.json is CompressAI's own table
-# How Pillow is called, and a ladder of quality settings from about 0.08 bpp (where the format goes so low) to 2.
+# The names that Pillow gives to the formats, what it is called with, and a ladder of settings from about 0.08 bpp (where the format goes so low) to 2.
 CLASSICAL = {
-    "JPEG": ({"optimize": True, "subsampling": "4:2:0"}, (3, 5, 8, 12, 18, 27, 40, 55, 70, 80, 86, 90)),
-    "WebP": ({"method": 6}, (0, 2, 5, 10, 18, 28, 42, 58, 72, 80, 86, 90)),
+    "JPEG": ("JPEG", {"optimize": True, "subsampling": "4:2:0"}, (3, 5, 8, 13, 20, 34, 55, 75, 86)),
+    # Without mct the colours are not transformed, and the file is more than twice as large.
+    "JPEG 2000": ("JPEG2000", {"irreversible": True, "mct": 1}, (3, 4, 6, 9, 14, 21, 32, 50, 84)),
+    "WebP": ("WEBP", {"method": 6}, (0, 3, 8, 16, 30, 50, 70, 80, 90)),
     # One thread: with more, libaom may divide the work, and so the bits, differently.
-    "AVIF": ({"subsampling": "4:2:0", "speed": 6, "max_threads": 1}, (5, 12, 18, 25, 32, 39, 46, 53, 60, 68, 76, 84)),
+    "AVIF": ("AVIF", {"subsampling": "4:2:0", "speed": 6, "max_threads": 1}, (5, 14, 22, 30, 39, 49, 60, 72, 84)),
+    "JPEG XL": ("JXL", {"effort": 7, "num_threads": 0}, (0, 10, 20, 30, 45, 60, 75, 84, 89)),
 }
 MS_SSIM_SIDE = 161  # five scales of an 11x11 window need more than 160 pixels
 # What counts as the same number, by its name in the reference: absolute and relative tolerance; the first that matches.
@@ -58,31 +65,66 @@ Curve = dict[str, Point]
 # ---------------------------------------------------------------- measuring
 
 
-def through_codec(quality: int, weights: str, picture: Image.Image) -> tuple[float, Image.Image]:
-    """Estimated bits per native pixel, and the reconstruction rounded to 8 bits, of one forward pass."""
+class Coded(NamedTuple):
+    """What a codec made of a picture. The seconds are processor time, whatever else the machine does; a forward pass has none."""
+
+    bpp: float  # over native pixels
+    picture: Image.Image
+    seconds_encode: float | None = None
+    seconds_decode: float | None = None
+
+
+def through_codec(quality: int, weights: str, picture: Image.Image) -> Coded:
+    """Estimated bits, and the reconstruction rounded to 8 bits, of one forward pass."""
     x = image_to_tensor(picture)
     with torch.no_grad():
         out = last_codec(quality, weights)(pad(x))
-    return bpp(out["likelihoods"], picture.width * picture.height), helpers.tensor_to_image(
-        crop(out["x_hat"], x.shape[-2:])
-    )
+    rate = bpp(out["likelihoods"], picture.width * picture.height)
+    return Coded(rate, helpers.tensor_to_image(crop(out["x_hat"], x.shape[-2:])))
 
 
-def through_bitstream(quality: int, weights: str, picture: Image.Image) -> tuple[float, Image.Image]:
-    """Bits per native pixel of the whole .dgml file, header included, and the picture that it decodes to."""
+def through_bitstream(quality: int, weights: str, picture: Image.Image) -> Coded:
+    """Bits of the whole .dgml file, header included, and the picture that it decodes to."""
     codec = last_codec(quality, weights)
-    data = bitstream.encode(codec, picture, quality)
-    return 8 * len(data) / (picture.width * picture.height), bitstream.decode(codec, data)
+    return through_bytes(picture, lambda: bitstream.encode(codec, picture, quality), partial(bitstream.decode, codec))
 
 
 last_codec = lru_cache(maxsize=1)(load_codec)
 
 
-def through_file(name: str, setting: int, picture: Image.Image) -> tuple[float, Image.Image]:
-    """Bits per pixel of the whole file that Pillow writes, headers included, and the picture that it reads back."""
+def through_file(name: str, setting: int, picture: Image.Image) -> Coded:
+    """Bits of the whole file that Pillow writes, headers included, and the picture that it reads back."""
+    return through_bytes(picture, lambda: classical_file(name, setting, picture), read_classical)
+
+
+def through_bytes(picture: Image.Image, encode: Callable[[], bytes], decode: Callable[[bytes], Image.Image]) -> Coded:
+    data, encoding = timed(encode)
+    decoded, decoding = timed(lambda: decode(data))
+    return Coded(8 * len(data) / (picture.width * picture.height), decoded, encoding, decoding)
+
+
+def timed(run: Callable) -> tuple[object, float]:
+    """What ``run`` gives, and the seconds of processor time that it took, all threads together."""
+    start = time.process_time()
+    result = run()
+    return result, time.process_time() - start
+
+
+def classical_file(name: str, setting: int, picture: Image.Image) -> bytes:
+    """The file of an RGB picture in a format of :data:`CLASSICAL`; a higher setting is a larger file.
+
+    The setting is the format's quality, or, for JPEG 2000, the size in thousandths of three bytes a pixel.
+    """
+    file_format, options, _ = CLASSICAL[name]
+    is_size = name == "JPEG 2000"
+    how = {"quality_mode": "rates", "quality_layers": [1000 / setting]} if is_size else {"quality": setting}
     file = io.BytesIO()
-    picture.save(file, name, quality=setting, **CLASSICAL[name][0])
-    return 8 * len(file.getvalue()) / (picture.width * picture.height), to_rgb(Image.open(file))
+    picture.save(file, file_format, **how, **options)
+    return file.getvalue()
+
+
+def read_classical(data: bytes) -> Image.Image:
+    return to_rgb(Image.open(io.BytesIO(data)))
 
 
 def score(rate: float, picture: Image.Image, decoded: Image.Image) -> list[float | None]:
@@ -98,20 +140,23 @@ def score(rate: float, picture: Image.Image, decoded: Image.Image) -> list[float
     return [round(rate, 5), round(db, 4) if math.isfinite(db) else None, similarity]
 
 
-def point(per_image: dict[str, list[float | None]]) -> Point:
-    """One point of a curve: the mean of each measure (None where one picture's is), then every picture's."""
+def point(per_image: dict[str, list[float | None]], seconds: list[tuple[float, float]] | None = None) -> Point:
+    """One point of a curve: the mean of each measure (None where one picture's is) and of the seconds to encode and to decode, then every picture's measures."""
     means = (None if None in column else sum(column) / len(column) for column in zip(*per_image.values()))
     rounded = (mean if mean is None else round(mean, digits) for mean, digits in zip(means, (5, 4, 5)))
-    return dict(zip(("bpp", "psnr", "ms_ssim"), rounded)) | {"per_image": per_image}
+    times = (float(f"{sum(column) / len(column):.3g}") for column in zip(*seconds or []))
+    measures, costs = zip(("bpp", "psnr", "ms_ssim"), rounded), zip(("seconds_encode", "seconds_decode"), times)
+    return dict(measures) | dict(costs) | {"per_image": per_image}
 
 
 def coders(weights: str, classical: bool) -> dict[str, dict[str, Callable]]:
-    """What to measure: codec -> quality -> a function that takes a picture to (bpp, decoded picture)."""
+    """What to measure: codec -> quality -> a function that takes a picture to what the codec made of it."""
     if classical:
-        missing = [name for name in CLASSICAL if name != "JPEG" and not features.check(name.lower())]
+        Image.init()
+        missing = [name for name, (file_format, *_) in CLASSICAL.items() if file_format not in Image.SAVE]
         if missing:
             raise RuntimeError(f"this Pillow cannot write {' and '.join(missing)}: install a wheel of Pillow >= 11.3")
-        return {n: {str(q): partial(through_file, n, q) for q in ladder} for n, (_, ladder) in CLASSICAL.items()}
+        return {n: {str(q): partial(through_file, n, q) for q in ladder} for n, (*_, ladder) in CLASSICAL.items()}
     missing = [q for q in QUALITIES if weights == "bundled" and not helpers.checkpoint_path(q, "bundled").exists()]
     if len(missing) == len(QUALITIES):
         raise RuntimeError("checkpoints/ is empty: train with train.py, or give --weights published")
@@ -126,6 +171,9 @@ def coders(weights: str, classical: bool) -> dict[str, dict[str, Callable]]:
 
 def measure(source: str, weights: str, classical: bool) -> Path:
     """Measure every picture of ``source`` and write the file in results/, whole or not at all."""
+    # One thread everywhere, so that times compare.
+    torch.set_num_threads(1)
+    AvifImagePlugin.DEFAULT_MAX_THREADS, JpegXLImagePlugin.DECODE_THREADS = 1, 0
     pictures = {}
     for i, row in enumerate(helpers.load_images(source)):
         # Two folders may each hold a picture of one name.
@@ -136,25 +184,28 @@ def measure(source: str, weights: str, classical: bool) -> Path:
     with tqdm(total=len(pictures) * sum(map(len, todo.values())), unit="picture") as bar:
         for codec, ladder in todo.items():
             for quality, run in ladder.items():
-                scores = {}
+                scores, seconds = {}, []
                 for name, picture in pictures.items():
-                    rate, decoded = run(picture)
-                    scores[name] = score(rate, picture, decoded)
+                    coded = run(picture)
+                    scores[name] = score(coded.bpp, picture, coded.picture)
+                    if coded.seconds_encode is not None:
+                        seconds.append(coded[2:])
                     bar.update()
-                codecs[codec][quality] = point(scores)
+                codecs[codec][quality] = point(scores, seconds)
     set_name = Path(source).resolve().name
     # Where a folder lies on this machine is of no use to anybody else.
     command = ["python evaluate.py --images", set_name if Path(source).is_dir() else source]
     command += ["--classical"] if classical else ["--weights published"] if weights == "published" else []
     # The C libraries decide the bytes of a classical file, Pillow only calls them.
-    libraries = {name: features.version(name) for name in ("libjpeg_turbo", "webp", "avif")}
-    packages = {name: version(name) for name in (("pillow",) if classical else ("torch", "compressai"))}
+    libraries = {name: features.version(name) for name in ("libjpeg_turbo", "jpg_2000", "webp", "avif")}
+    packages = ("pillow", "pillow-jxl-plugin") if classical else ("torch", "compressai")
+    processor = {"processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}", "threads": 1}
     path = RESULTS / f"{set_name}_{'classical' if classical else SUFFIX[weights]}.json"
     write_json(path, {
         "_what": f"bpp ({'whole files' if classical else 'estimated by forward passes, and of whole .dgml files'}, over native pixels), PSNR in dB "
-        "and MS-SSIM of 8-bit RGB: means over the pictures, then [bpp, psnr, ms_ssim] of each",
+        "and MS-SSIM of 8-bit RGB, seconds of processor time: means over the pictures, then [bpp, psnr, ms_ssim] of each",
         "_command": " ".join(command),
-        "_environment": packages | (libraries if classical else {}),
+        "_environment": {name: version(name) for name in packages} | (libraries if classical else {}) | processor,
         "images": list(pictures),
         "codecs": codecs,
     })  # fmt: skip
@@ -258,10 +309,10 @@ def rate_table(path: Path, images: list[str], curve: Curve) -> list[str]:
     classical = json.loads(path.read_text(encoding="utf-8"))
     if classical["images"] != images:
         return [f"no BD-rate: results/{path.name} is of other pictures than the codec's result; measure both again"]
-    lines = ["against  BD-rate  over dB (means, PCHIP; negative: the codec needs fewer bits)"]
+    lines = ["against    BD-rate  over dB (means, PCHIP; negative: the codec needs fewer bits)"]
     for name, anchor in classical["codecs"].items():
         rate = bd_rate_over(anchor, curve)
-        lines.append(f"{name:<7} {rate[0]:+7.1f}%  {rate[1]:.2f} to {rate[2]:.2f}" if rate else f"{name:<7} undefined")
+        lines.append(f"{name:<9} {rate[0]:+7.1f}%  {rate[1]:.2f} to {rate[2]:.2f}" if rate else f"{name:<9} undefined")
     return lines
 
 
@@ -383,7 +434,7 @@ def main() -> None:
     task.add_argument("--images", metavar="PICTURES", help="measure on these")
     task.add_argument("--report", action="store_true", help="print tables; exit status 1 if a staircase is broken")
     task.add_argument("--reproduce", action="store_true", help="compare; exit status 1 on any miss")
-    parser.add_argument("--classical", action="store_true", help="measure JPEG, WebP and AVIF")
+    parser.add_argument("--classical", action="store_true", help="measure the classical codecs")
     parser.add_argument("--weights", choices=tuple(SUFFIX), help="by default what DGML_WEIGHTS says, else bundled")
     args = parser.parse_args()
     if not args.images and (args.classical or args.weights):

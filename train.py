@@ -251,7 +251,7 @@ def train(args: argparse.Namespace) -> None:
             break
         # The noise depends on the step, not on the history, so a resumed run draws what it would have drawn.
         torch.manual_seed(hash((args.seed, state["step"], accelerator.process_index)) % 2**63)
-        factor = rate_factor(progress(), state["step"])
+        factor = args.rate * rate_factor(progress(), state["step"])
         for optimizer, rates in zip(optimizers, base_rates):
             for group, rate in zip(optimizer.param_groups, rates):
                 group["lr"] = rate * (factor if optimizer is not optimizers[-1] else 1.0)
@@ -345,6 +345,9 @@ def main() -> None:
     length.add_argument("--minutes", type=float, help="length of the run in minutes")
     length.add_argument("--steps", type=int, help="length of the run in steps")
     parser.add_argument("--init", help="checkpoint to start from, of a neighbouring quality")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="share of the full learning rates; less for a good start"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision")
     try:

@@ -5,12 +5,14 @@ import io
 import json
 import subprocess
 import sys
+import time
 
 import bjontegaard
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
 import bitstream
@@ -78,22 +80,47 @@ def test_rate_of_a_file_is_its_bytes():
     shot = picture(120, 90)
     file = io.BytesIO()
     shot.save(file, "JPEG", quality=40, optimize=True, subsampling="4:2:0")
-    rate, decoded = evaluate.through_file("JPEG", 40, shot)
-    assert rate == file.getbuffer().nbytes * 8 / (120 * 90)
-    assert decoded == Image.open(file).convert("RGB")
+    coded = evaluate.through_file("JPEG", 40, shot)
+    assert coded.bpp == file.getbuffer().nbytes * 8 / (120 * 90)
+    assert coded.picture == Image.open(file).convert("RGB")
+    assert coded.seconds_encode >= 0 and coded.seconds_decode >= 0
 
 
 @pytest.mark.parametrize("name", evaluate.CLASSICAL)
 def test_more_quality_costs_more_and_is_nearer(name):
     shot = picture(170, 162)
-    ladder = evaluate.CLASSICAL[name][1]
-    low, high = (evaluate.score(*swap(evaluate.through_file(name, q, shot), shot)) for q in (ladder[0], ladder[-1]))
+    ladder = evaluate.CLASSICAL[name][2]
+    assert list(ladder) == sorted(ladder)
+    low, high = (scored(evaluate.through_file(name, setting, shot), shot) for setting in (ladder[0], ladder[-1]))
     assert low[0] < high[0] and low[1] < high[1] and low[2] < high[2]
 
 
-def swap(coded, original):
-    rate, decoded = coded
-    return rate, original, decoded
+def scored(coded, original):
+    return evaluate.score(coded.bpp, original, coded.picture)
+
+
+@pytest.mark.parametrize("name", evaluate.CLASSICAL)
+def test_a_file_is_of_the_format_that_it_is_named_after(name):
+    file = io.BytesIO(evaluate.classical_file(name, 50, picture(120, 90)))
+    assert Image.open(file).format == evaluate.CLASSICAL[name][0]
+
+
+def test_jpeg_2000_is_as_large_as_it_was_told_and_transforms_colours():
+    shot = Image.fromarray(data.astronaut()[:180, 150:350])  # a photograph: its colours change together
+    assert len(evaluate.classical_file("JPEG 2000", 20, shot)) == pytest.approx(3 * 200 * 180 * 0.020, rel=0.05)
+    _, db, _ = scored(evaluate.through_file("JPEG 2000", 20, shot), shot)
+    plain = io.BytesIO()
+    shot.save(plain, "JPEG2000", irreversible=True, quality_mode="rates", quality_layers=[50])
+    assert db > evaluate.score(1.0, shot, evaluate.read_classical(plain.getvalue()))[1] + 1
+
+
+def test_seconds_are_of_the_processor_and_their_means_are_kept():
+    total, seconds = evaluate.timed(lambda: sum(range(300_000)))
+    assert total == 299_999 * 150_000 and seconds > 0
+    assert evaluate.timed(lambda: time.sleep(0.2))[1] < 0.1
+    point = evaluate.point({"a": [0.1, 30.0, 0.9], "b": [0.3, 32.0, 0.9]}, [(1.0, 0.02), (0.5, 0.04)])
+    assert (point["seconds_encode"], point["seconds_decode"]) == (0.75, 0.03)
+    assert "seconds_encode" not in evaluate.point({"a": [0.1, 30.0, 0.9]}, [])
 
 
 def test_codec_is_padded_and_counted_over_native_pixels(monkeypatch):
@@ -101,18 +128,20 @@ def test_codec_is_padded_and_counted_over_native_pixels(monkeypatch):
     forward = codec.forward
     monkeypatch.setattr(codec, "forward", lambda x: seen.append(forward(x)) or seen[-1])
     monkeypatch.setattr(evaluate, "last_codec", lambda quality, weights: codec)
-    rate, decoded = evaluate.through_codec(3, "bundled", picture(100, 70))
-    assert seen[0]["x_hat"].shape == (1, 3, 128, 128) and decoded.size == (100, 70)
+    coded = evaluate.through_codec(3, "bundled", picture(100, 70))
+    assert seen[0]["x_hat"].shape == (1, 3, 128, 128) and coded.picture.size == (100, 70)
+    assert coded.seconds_encode is None
     total = sum(-np.log2(p.double().numpy()).sum() for p in seen[0]["likelihoods"].values())
-    assert rate == pytest.approx(total / 7000, rel=1e-5)
+    assert coded.bpp == pytest.approx(total / 7000, rel=1e-5)
 
 
 def test_a_file_is_measured_by_its_bytes_and_what_it_decodes_to(monkeypatch):
     codec, shot = random_codec(32), picture(100, 70)
     monkeypatch.setattr(evaluate, "last_codec", lambda quality, weights: codec)
-    rate, decoded = evaluate.through_bitstream(3, "bundled", shot)
+    coded = evaluate.through_bitstream(3, "bundled", shot)
     data = bitstream.encode(codec, shot, 3)
-    assert rate == 8 * len(data) / 7000 and decoded == bitstream.decode(codec, data)
+    assert coded.bpp == 8 * len(data) / 7000 and coded.picture == bitstream.decode(codec, data)
+    assert coded.seconds_encode > 0 and coded.seconds_decode > 0
 
 
 def test_the_gap_between_promise_and_file_is_printed():
@@ -137,7 +166,7 @@ def test_a_folder_is_measured_and_no_path_is_written(tmp_path, results, monkeypa
     monkeypatch.setattr(
         evaluate.helpers, "checkpoint_path", lambda q, weights: ROOT / ("evaluate.py" if q == 3 else f"none{q}")
     )
-    monkeypatch.setattr(evaluate, "CLASSICAL", {"JPEG": ({}, (10, 90))})
+    monkeypatch.setattr(evaluate, "CLASSICAL", {"JPEG": ("JPEG", {}, (10, 90))})
     assert run(monkeypatch, "--images", str(tmp_path / "shots")) == 0
     assert capsys.readouterr().err.count("is missing") == 5
     assert run(monkeypatch, "--images", str(tmp_path / "shots"), "--classical") == 0
@@ -147,8 +176,28 @@ def test_a_folder_is_measured_and_no_path_is_written(tmp_path, results, monkeypa
         assert str(tmp_path) not in text
         assert measured["_command"].startswith("python evaluate.py --images shots")
         assert len(measured["images"]) == 3
-        assert list(measured["codecs"][codec][quality]["per_image"]) == measured["images"]
+        point = measured["codecs"][codec][quality]
+        assert list(point["per_image"]) == measured["images"]
+        assert list(point) == ["bpp", "psnr", "ms_ssim", "seconds_encode", "seconds_decode", "per_image"]
+        assert measured["_environment"]["threads"] == 1 and measured["_environment"]["processor"]
     assert not list(results.glob("*.part"))
+
+
+def test_a_format_that_pillow_lacks_ends_in_one_line(results, monkeypatch):
+    monkeypatch.setattr(evaluate, "CLASSICAL", {"none": ("NONE", {}, (1,))})
+    assert "cannot write none" in run(monkeypatch, "--images", "bundled", "--classical")
+
+
+def test_the_classical_result_has_the_ladders_and_they_rise():
+    measured = json.loads((ROOT / "results" / "kodak_classical.json").read_text(encoding="utf-8"))
+    assert measured["codecs"].keys() == evaluate.CLASSICAL.keys() and len(measured["images"]) == 24
+    for name, curve in measured["codecs"].items():
+        assert list(curve) == [str(setting) for setting in evaluate.CLASSICAL[name][2]]
+        points = list(curve.values())
+        for key in ("bpp", "psnr", "ms_ssim"):
+            assert [p[key] for p in points] == sorted(p[key] for p in points)
+        assert points[0]["bpp"] < 0.2 and 1.7 < points[-1]["bpp"] < 2.2
+        assert all(p["seconds_encode"] > 0 and p["seconds_decode"] > 0 for p in points)
 
 
 # ---------------------------------------------------------------- reporting

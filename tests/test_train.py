@@ -51,7 +51,7 @@ def small(monkeypatch):
 
 def arguments(folder, run, **changed):
     given = {"quality": 1, "images": str(folder), "run": str(run), "minutes": None, "steps": 4, "seed": 0, "init": None}
-    return argparse.Namespace(**given | {"precision": "no"} | changed)
+    return argparse.Namespace(**given | {"precision": "no", "rate": 1.0} | changed)
 
 
 def test_six_checkpoints_are_bundled():

@@ -1,0 +1,28 @@
+"""Draw checkpoints/training.png: the held-out loss of every run in checkpoints/logs, over its minutes."""
+
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from helpers import QUALITIES, WIDTH  # noqa: E402
+
+figure, axes = plt.subplots(2, 3, figsize=(1.6 * WIDTH, WIDTH), sharex=True, layout="constrained")
+for quality, axis in zip(QUALITIES, axes.flat):
+    start = 0.0
+    for path in sorted((ROOT / "checkpoints" / "logs").glob(f"q{quality}*.csv")):
+        log = pd.read_csv(path)
+        measured = log.dropna(subset="held_out_loss")
+        axis.plot(start + measured["seconds"] / 60, measured["held_out_loss"], marker=".", color="black")
+        start += log["seconds"].iloc[-1] / 60
+    axis.set_title(f"quality {quality}", fontsize=11)
+    axis.set_yscale("log")
+    axis.minorticks_off()
+    low, high = axis.get_ylim()
+    axis.set_yticks([low, (low * high) ** 0.5, high], [f"{y:.2f}" for y in (low, (low * high) ** 0.5, high)])
+figure.supxlabel("minutes of training")
+figure.supylabel("held-out loss")
+figure.savefig(ROOT / "checkpoints" / "training.png", dpi=110)
