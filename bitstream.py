@@ -408,12 +408,17 @@ def to_frequencies(pmf: Array) -> Array:
 
 
 def z_frequencies(codec: Cheng2020Anchor) -> Array:
-    """The table of z (N, 255): as it is stored in a checkpoint, or made from the entropy bottleneck.
-
-    Making it takes exponentials, whose last digit may differ between machines: then fingerprints differ, and files are refused.
-    """
+    """The table of z (N, 255): as it is stored in a checkpoint, or made from the entropy bottleneck."""
     if hasattr(codec.entropy_bottleneck, "frequencies"):
         return codec.entropy_bottleneck.frequencies.numpy()
+    return make_z_frequencies(codec)
+
+
+def make_z_frequencies(codec: Cheng2020Anchor) -> Array:
+    """The table of z (N, 255) of the entropy bottleneck.
+
+    It takes exponentials, whose last digit may differ between machines: then fingerprints differ, and files are refused.
+    """
     bottleneck = deepcopy(codec.entropy_bottleneck).double()
     symbols = torch.arange(-Z_RANGE, Z_RANGE + 1, dtype=torch.float64) + bottleneck.quantiles[:, :, 1:2]
     with torch.inference_mode():

@@ -12,6 +12,7 @@ import argparse
 import csv
 import hashlib
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from bitstream import z_frequencies
+from bitstream import make_z_frequencies
 from helpers import BUNDLED_N, LAMBDA, QUALITIES, Z_TABLE, load_checkpoint, load_images, to_rgb, written_whole
 
 PATCH, BATCH = 128, 8
@@ -321,7 +322,8 @@ def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]
     The buffers are left out: masks and bounds are constant, CompressAI's tables are rebuilt by ``codec.update()``.
     """
     tensors = {name: p.detach().half().contiguous() for name, p in codec.named_parameters()}
-    tensors[Z_TABLE] = torch.from_numpy(z_frequencies(codec))
+    # A codec that started from a checkpoint carries that one's table.
+    tensors[Z_TABLE] = torch.from_numpy(make_z_frequencies(deepcopy(codec).half().float()))
     with written_whole(path) as part:
         save_file(tensors, part, {key: str(value) for key, value in facts.items()})
 
