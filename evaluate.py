@@ -2,6 +2,8 @@
 
     python evaluate.py --images PICTURES               all six qualities -> results/<set>_bundled.json
     python evaluate.py --images PICTURES --classical   JPEG, JPEG 2000, WebP, AVIF and JPEG XL -> results/<set>_classical.json
+    python evaluate.py --images PICTURES --checkpoints FILES   one's own -> results/<set>_checkpoints.json, or --name's
+    python evaluate.py --images PICTURES --mixtures    the bytes of y under 1, 2 and 3 Gaussians -> results/<set>_mixtures.json
     python evaluate.py --report                        tables from what results/ holds
     python evaluate.py --reproduce                     published weights against the reference numbers
 
@@ -26,6 +28,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import constriction
 import torch
 from bjontegaard import bd_rate
 from PIL import AvifImagePlugin, Image, features
@@ -35,7 +38,20 @@ from tqdm import tqdm
 
 import bitstream
 import helpers
-from helpers import QUALITIES, Cheng2020Anchor, bpp, crop, image_to_tensor, load_codec, pad, psnr, to_rgb
+import mixtures
+from helpers import (
+    QUALITIES,
+    Cheng2020Anchor,
+    bpp,
+    crop,
+    image_to_tensor,
+    load_codec,
+    load_trained,
+    pad,
+    psnr,
+    to_rgb,
+    written_whole,
+)
 
 RESULTS = helpers.ROOT / "results"
 SUFFIX = {"bundled": "bundled", "published": "published_weights"}  # kodak_published.json is CompressAI's own table
@@ -83,13 +99,14 @@ def through_codec(quality: int, weights: str, picture: Image.Image) -> Coded:
     return Coded(rate, helpers.tensor_to_image(crop(out["x_hat"], x.shape[-2:])))
 
 
-def through_bitstream(quality: int, weights: str, picture: Image.Image) -> Coded:
+def through_bitstream(codec_of: Callable[[], Cheng2020Anchor], picture: Image.Image) -> Coded:
     """Bits of the whole .dgml file, header included, and the picture that it decodes to."""
-    codec = last_codec(quality, weights)
-    return through_bytes(picture, lambda: bitstream.encode(codec, picture, quality), partial(bitstream.decode, codec))
+    codec = codec_of()
+    return through_bytes(picture, lambda: bitstream.encode(codec, picture), partial(bitstream.decode, codec))
 
 
 last_codec = lru_cache(maxsize=1)(load_codec)
+last_trained = lru_cache(maxsize=1)(load_trained)
 
 
 def through_file(name: str, setting: int, picture: Image.Image) -> Coded:
@@ -162,24 +179,48 @@ def coders(weights: str, classical: bool) -> dict[str, dict[str, Callable]]:
         raise RuntimeError("checkpoints/ is empty: train with train.py, or give --weights published")
     for path in (helpers.checkpoint_path(q, "bundled") for q in missing):
         print(f"left out: checkpoints/{path.name} is missing", file=sys.stderr)
-    ways = {"forward pass": through_codec, "files": through_bitstream}
+    present = [q for q in QUALITIES if q not in missing]
     return {
-        f"cheng2020-anchor {weights}, {name}": {str(q): partial(way, q, weights) for q in QUALITIES if q not in missing}
-        for name, way in ways.items()
+        f"cheng2020-anchor {weights}, forward pass": {str(q): partial(through_codec, q, weights) for q in present},
+        f"cheng2020-anchor {weights}, files": {
+            str(q): partial(through_bitstream, partial(last_codec, q, weights)) for q in present
+        },
     }
 
 
 def measure(source: str, weights: str, classical: bool) -> Path:
-    """Measure every picture of ``source`` and write the file in results/, whole or not at all."""
+    """Measure the six qualities, or the classical codecs, on every picture of ``source`` and write the file in results/, whole or not at all."""
+    todo = coders(weights, classical)
+    # The C libraries decide the bytes of a classical file, Pillow only calls them.
+    libraries = {name: features.version(name) for name in ("libjpeg_turbo", "jpg_2000", "webp", "avif")}
+    option = "--classical" if classical else "--weights published" if weights == "published" else ""
+    what = "whole files" if classical else "estimated by forward passes, and of whole .dgml files"
+    packages = ("pillow", "pillow-jxl-plugin") if classical else ("torch", "compressai")
+    suffix = "classical" if classical else SUFFIX[weights]
+    return write_measured(source, todo, suffix, what, option, packages, libraries if classical else {})
+
+
+def measure_checkpoints(source: str, paths: list[Path], name: str) -> Path:
+    """Measure the files that checkpoints of train.py make, each a codec of one point named by its folder."""
+    names = [path.parent.name for path in paths]
+    if len(set(names)) < len(names):
+        raise ValueError("two checkpoints lie in folders of one name")
+    for path in paths:
+        last_trained(path)  # a file that is none stops here, not after minutes
+    todo = {n: {"1": partial(through_bitstream, partial(last_trained, p))} for n, p in zip(names, paths)}
+    option = "--checkpoints " + " ".join(f"runs/{n}/{p.name}" for n, p in zip(names, paths))
+    option += "" if name == "checkpoints" else f" --name {name}"
+    return write_measured(source, todo, name, "whole .dgml files", option, ("torch", "compressai"), {})
+
+
+def write_measured(
+    source: str, todo: dict, suffix: str, what: str, option: str, packages: tuple, libraries: dict
+) -> Path:
+    """Take every picture of ``source`` through every coder of ``todo``, and write results/<set>_<suffix>.json."""
     # One thread everywhere, so that times compare.
     torch.set_num_threads(1)
     AvifImagePlugin.DEFAULT_MAX_THREADS, JpegXLImagePlugin.DECODE_THREADS = 1, 0
-    pictures = {}
-    for i, row in enumerate(helpers.load_images(source)):
-        # Two folders may each hold a picture of one name.
-        name = f"{row['name']} ({i})" if row["name"] in pictures else row["name"]
-        pictures[name] = to_rgb(row["image"])
-    todo = coders(weights, classical)
+    pictures = read_pictures(source)
     codecs = {codec: {} for codec in todo}
     with tqdm(total=len(pictures) * sum(map(len, todo.values())), unit="picture") as bar:
         for codec, ladder in todo.items():
@@ -193,23 +234,81 @@ def measure(source: str, weights: str, classical: bool) -> Path:
                     bar.update()
                 codecs[codec][quality] = point(scores, seconds)
     set_name = Path(source).resolve().name
-    # Where a folder lies on this machine is of no use to anybody else.
-    command = ["python evaluate.py --images", set_name if Path(source).is_dir() else source]
-    command += ["--classical"] if classical else ["--weights published"] if weights == "published" else []
-    # The C libraries decide the bytes of a classical file, Pillow only calls them.
-    libraries = {name: features.version(name) for name in ("libjpeg_turbo", "jpg_2000", "webp", "avif")}
-    packages = ("pillow", "pillow-jxl-plugin") if classical else ("torch", "compressai")
-    processor = {"processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}", "threads": 1}
-    path = RESULTS / f"{set_name}_{'classical' if classical else SUFFIX[weights]}.json"
+    path = RESULTS / f"{set_name}_{suffix}.json"
     write_json(path, {
-        "_what": f"bpp ({'whole files' if classical else 'estimated by forward passes, and of whole .dgml files'}, over native pixels), PSNR in dB "
+        "_what": f"bpp ({what}, over native pixels), PSNR in dB "
         "and MS-SSIM of 8-bit RGB, seconds of processor time: means over the pictures, then [bpp, psnr, ms_ssim] of each",
-        "_command": " ".join(command),
-        "_environment": {name: version(name) for name in packages} | (libraries if classical else {}) | processor,
+        "_command": command(source, option),
+        "_environment": environment(packages) | libraries | {"threads": 1},
         "images": list(pictures),
         "codecs": codecs,
     })  # fmt: skip
     return path
+
+
+def measure_mixtures(source: str) -> Path:
+    """Code the y of every picture under each head of 1, 2 and 3 Gaussians, decode it again, and write the bytes to results/.
+
+    Beside them: the bytes of y in a .dgml file, whose symbols are round(y - mean) and whose Gaussians have heavy tails.
+    """
+    torch.set_num_threads(1)
+    pictures, qualities = read_pictures(source), {}
+    for quality in mixtures.QUALITIES:
+        codec = load_codec(quality, "bundled")
+        heads = {k: mixtures.load_head(codec, quality, k) for k in mixtures.COMPONENTS}
+        sizes = qualities[str(quality)] = {}
+        for name, picture in tqdm(pictures.items(), desc=f"quality {quality}", unit="picture"):
+            x = pad(image_to_tensor(picture))
+            features, y_hat = mixtures.latents(codec, x)
+            largest = int(y_hat.abs().max())
+            symbols = (y_hat[0] + largest).int().numpy().ravel()
+            sizes[name] = []
+            for head in heads.values():
+                probabilities = mixtures.pmfs(head, features, largest)
+                words = mixtures.encode(symbols, probabilities)
+                if not (mixtures.decode(words, probabilities) == symbols).all():
+                    raise RuntimeError(f"{name}: the symbols did not come back")
+                sizes[name].append(words.nbytes)
+            sizes[name].append(bytes_of_y(codec, x))
+    set_name = Path(source).resolve().name
+    path = RESULTS / f"{set_name}_mixtures.json"
+    write_json(path, {
+        "_what": "bytes of y, really coded: round(y) under heads of 1, 2 and 3 Gaussians, then round(y - mean) as a .dgml file codes it",
+        "_command": command(source, "--mixtures"),
+        "_environment": environment(("torch", "compressai", "constriction")),
+        "qualities": qualities,
+    })  # fmt: skip
+    return path
+
+
+@torch.no_grad()
+def bytes_of_y(codec: Cheng2020Anchor, x: torch.Tensor) -> int:
+    """The size of the y of padded pixels ``x`` in a .dgml file, without its z and its header."""
+    model, y = bitstream.entropy_model(codec), codec.g_a(x)
+    z_hat = bitstream.encode_z(model, codec.h_a(y)[0].double().numpy(), constriction.stream.queue.RangeEncoder())
+    encoder = constriction.stream.queue.RangeEncoder()
+    bitstream.encode_y(model, z_hat, y[0].double().numpy(), encoder)
+    return encoder.get_compressed().nbytes
+
+
+def read_pictures(source: str) -> dict[str, Image.Image]:
+    """Name -> RGB picture; two folders may each hold a picture of one name."""
+    pictures = {}
+    for i, row in enumerate(helpers.load_images(source)):
+        name = f"{row['name']} ({i})" if row["name"] in pictures else row["name"]
+        pictures[name] = to_rgb(row["image"])
+    return pictures
+
+
+def command(source: str, option: str) -> str:
+    """What made a result. Where a folder lies on this machine is of no use to anybody else."""
+    name = Path(source).resolve().name if Path(source).is_dir() else source
+    return f"python evaluate.py --images {name} {option}".strip()
+
+
+def environment(packages: tuple) -> dict[str, str]:
+    processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return {name: version(name) for name in packages} | {"processor": processor}
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -217,9 +316,8 @@ def write_json(path: Path, content: dict) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     text = re.sub(r"\[\n[^\[\]{}]*\]", lambda found: re.sub(r"\n *", " ", found[0][1:-1]).strip().join("[]"), text)
     path.parent.mkdir(exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, path)
+    with written_whole(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 # ---------------------------------------------------------------- reporting
@@ -435,19 +533,29 @@ def main() -> None:
     task.add_argument("--report", action="store_true", help="print tables; exit status 1 if a staircase is broken")
     task.add_argument("--reproduce", action="store_true", help="compare; exit status 1 on any miss")
     parser.add_argument("--classical", action="store_true", help="measure the classical codecs")
+    parser.add_argument("--mixtures", action="store_true", help="measure the heads of chapter 12")
+    parser.add_argument("--checkpoints", nargs="+", type=Path, metavar="FILE", help="measure these, of train.py")
+    parser.add_argument("--name", default="checkpoints", help="of the result of --checkpoints")
     parser.add_argument("--weights", choices=tuple(SUFFIX), help="by default what DGML_WEIGHTS says, else bundled")
     args = parser.parse_args()
-    if not args.images and (args.classical or args.weights):
-        parser.error("--classical and --weights go with --images")
-    if args.classical and args.weights:
-        parser.error("--weights is of no use to --classical")
+    kinds = [bool(kind) for kind in (args.classical, args.mixtures, args.checkpoints, args.weights)]
+    if any(kinds) and not args.images:
+        parser.error("--classical, --mixtures, --checkpoints and --weights go with --images")
+    if sum(kinds) > 1:
+        parser.error("only one of --classical, --mixtures, --checkpoints and --weights can be had at a time")
     weights = args.weights or os.environ.get("DGML_WEIGHTS") or "bundled"
     if weights not in SUFFIX:
         parser.error(f"DGML_WEIGHTS is 'bundled' or 'published', not {weights!r}")
     good = True
     try:
         if args.images:
-            print(f"wrote results/{measure(args.images, weights, args.classical).name}")
+            if args.mixtures:
+                path = measure_mixtures(args.images)
+            elif args.checkpoints:
+                path = measure_checkpoints(args.images, args.checkpoints, args.name)
+            else:
+                path = measure(args.images, weights, args.classical)
+            print(f"wrote results/{path.name}")
         elif args.report:
             text, good = report(RESULTS)
             print(text)

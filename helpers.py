@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from matplotlib.colors import to_rgba
 from PIL import Image, ImageOps
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     # compressai compiles two functions with torch.jit at import; newer versions of torch warn of it.
     warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-    from compressai.models import Cheng2020Anchor
+    from compressai.models import Cheng2020Anchor, Cheng2020Attention
     from compressai.zoo import cheng2020_anchor
     from compressai.zoo.image import model_urls
 
@@ -105,6 +105,20 @@ def load_checkpoint(codec: Cheng2020Anchor, path: Path) -> None:
     torch.nn.Module.load_state_dict(codec, stored, strict=False)
     if Z_TABLE in stored:  # the integers that bitstream.py codes z with
         codec.entropy_bottleneck.register_buffer("frequencies", stored[Z_TABLE].int())
+
+
+def load_trained(path: Path) -> Cheng2020Anchor:
+    """The codec in a file that train.py left, of whatever width, with attention blocks or without, in eval mode."""
+    try:
+        with safe_open(path, "pt") as file:
+            width = file.get_slice("g_a.0.conv1.weight").get_shape()[0]
+            attention = "g_a.8.conv_a.0.conv.0.weight" in set(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is no checkpoint of this codec ({error})") from None
+    codec = (Cheng2020Attention if attention else Cheng2020Anchor)(width)
+    load_checkpoint(codec, path)
+    codec.update()
+    return codec.eval()
 
 
 def load_images(source: str | None = None):

@@ -13,21 +13,35 @@ import csv
 import hashlib
 import time
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from compressai.models import Cheng2020Anchor
 from compressai.ops import quantize_ste
 from safetensors.torch import save_file
-from timm.optim import Muon
+from timm.optim import Muon, muon
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from bitstream import make_z_frequencies
-from helpers import BUNDLED_N, LAMBDA, QUALITIES, Z_TABLE, load_checkpoint, load_images, to_rgb, written_whole
+from helpers import (
+    BUNDLED_N,
+    LAMBDA,
+    QUALITIES,
+    Z_TABLE,
+    Cheng2020Anchor,
+    Cheng2020Attention,
+    load_checkpoint,
+    load_codec,
+    load_images,
+    pad,
+    to_rgb,
+    written_whole,
+)
+from mixtures import COMPONENTS, latents, likelihoods, new_head
 
 PATCH, BATCH = 128, 8
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
@@ -37,6 +51,10 @@ WARM_UP, DECAY = 100, 0.5  # steps of rising rate; share of the run in which it 
 Z_FREE, Z_FULL = 1000, 3000  # until the first step the bits of z count nothing, from the second on fully
 MUON = {"lr": 0.01, "weight_decay": 0.05, "momentum": 0.95, "nesterov": True, "adjust_lr_fn": "original"}
 ADAM_LR = 1e-3
+HEAD_SIZE, HEAD_BATCH = 512, 4096  # a head's training: the central square of each photograph, positions of y in a step
+
+# timm orthogonalizes in bfloat16, which a processor without AVX-512 emulates, forty times slower than float32.
+muon.zeropower_via_newtonschulz = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
 
 
 class Patches(Dataset):
@@ -139,7 +157,10 @@ def scale_latents(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 5.0, z
     """Rescale a fresh codec so that y and z start with a spread that rounding cannot erase.
 
     The last layer of each analysis transform is multiplied, the first layers that read its latent are divided, and the predicted scales start at ``y_std``.
+    Attention blocks before and behind y are passed over: they add to what they read, so its spread survives them.
     """
+    last = [layer for layer in codec.g_a if hasattr(layer, "weight")][-1]
+    first = next(layer for layer in codec.g_s if hasattr(layer, "conv1"))
 
     def rescale(writer, readers, factor):
         writer.weight *= factor
@@ -148,7 +169,7 @@ def scale_latents(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 5.0, z
             reader.weight /= factor
 
     y_factor = y_std / codec.g_a(x).std()
-    rescale(codec.g_a[-1], (codec.g_s[0].conv1, codec.h_a[0], codec.context_prediction), y_factor)
+    rescale(last, (first.conv1, codec.h_a[0], codec.context_prediction), y_factor)
     z_factor = z_std / codec.h_a(codec.g_a(x)).std()
     rescale(codec.h_a[-1], (codec.h_s[0],), z_factor)
     codec.entropy_parameters[-1].bias[: codec.M] += y_std
@@ -198,7 +219,9 @@ def held_out_losses(codec: Cheng2020Anchor, pictures: list[torch.Tensor], lmbda:
 def train(args: argparse.Namespace) -> None:
     """Run, or resume, one training; the module's docstring says what it leaves behind."""
     accelerator = Accelerator(mixed_precision=args.precision)
-    lmbda, n = LAMBDA[args.quality], BUNDLED_N[args.quality]
+    lmbda, n = LAMBDA[args.quality], args.channels or BUNDLED_N[args.quality]
+    architecture = Cheng2020Attention if args.attention else Cheng2020Anchor
+    kind = [args.quality, architecture.__name__, n]
     run = Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
     photographs = read_photographs(args.images)
@@ -207,7 +230,7 @@ def train(args: argparse.Namespace) -> None:
     patches = Patches([p for i, (_, p) in enumerate(photographs) if i % HELD_OUT_EVERY], args.seed, length=10**9)
 
     torch.manual_seed(args.seed)
-    codec = Cheng2020Anchor(n)
+    codec = architecture(n)
     if args.init:
         load_checkpoint(codec, Path(args.init))
     else:
@@ -217,8 +240,11 @@ def train(args: argparse.Namespace) -> None:
     state = {"step": 0, "seconds": 0.0, "best": float("inf"), "skipped": 0}
     if (run / "state.pt").exists():
         saved = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
-        if saved["quality"] != args.quality:
-            raise ValueError(f"{run} holds a run of quality {saved['quality']}: choose another folder with --run")
+        if saved["kind"] != kind:
+            quality, name, width = saved["kind"]
+            raise ValueError(
+                f"{run} holds a run of quality {quality} ({name}, N = {width}): choose another folder with --run"
+            )
         state = saved["state"]
         torch.nn.Module.load_state_dict(codec, saved["codec"])
         for optimizer, saved_optimizer in zip(optimizers, saved["optimizers"]):
@@ -236,12 +262,12 @@ def train(args: argparse.Namespace) -> None:
             return measured
         if measured["loss"] < state["best"]:
             state["best"] = measured["loss"]
-            facts = {"quality": args.quality, "lambda": lmbda, "N": n, "step": state["step"],
+            facts = {"quality": args.quality, "architecture": architecture.__name__, "lambda": lmbda, "N": n, "step": state["step"],
                      "minutes": round(state["seconds"] / 60, 1), "seed": args.seed, "init": "/".join(Path(args.init or "").parts[-2:]),
                      "held_out_loss": round(measured["loss"], 5), "photographs": list_digest(hashes)}  # fmt: skip
             save_checkpoint(codec, run / "best.safetensors", facts)
         with written_whole(run / "state.pt") as part:
-            torch.save({"quality": args.quality, "state": state, "codec": codec.state_dict(),
+            torch.save({"kind": kind, "state": state, "codec": codec.state_dict(),
                         "optimizers": [o.state_dict() for o in optimizers]}, part)  # fmt: skip
         return measured
 
@@ -281,6 +307,54 @@ def train(args: argparse.Namespace) -> None:
     measure_and_save()
 
 
+def train_head(args: argparse.Namespace) -> None:
+    """Train a head of ``args.mixture`` Gaussians on the latents of the frozen bundled codec, and leave ``head.safetensors`` and ``log.csv`` in the run folder.
+
+    The loss is the bits of the symbols as they are, without noise: nothing before them has to learn.
+    """
+    run = Path(args.run)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "log.csv").unlink(missing_ok=True)
+    codec = load_codec(args.quality, "bundled")
+    photographs = read_photographs(args.images)
+    hashes = write_list(run / "photographs.csv", photographs)
+    squares = [central_square(p, HEAD_SIZE) for _, p in photographs]
+    seen = [latents(codec, pad(x)) for x in tqdm(squares, unit="photograph")]
+    held_out = seen[::HELD_OUT_EVERY]
+    # Every position of every photograph is one example: channels first, positions along the height, as 1x1 layers see no neighbours.
+    features, y_hat = (
+        torch.cat([pair[i][0].flatten(1) for j, pair in enumerate(seen) if j % HELD_OUT_EVERY], 1)[None, :, :, None]
+        for i in (0, 1)
+    )
+    torch.manual_seed(args.seed)
+    head = new_head(codec, args.mixture)
+    optimizer = torch.optim.Adam(head.parameters(), lr=ADAM_LR)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, args.steps)
+
+    def bits_per_position(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return -likelihoods(head, *batch).log2().sum() / batch[1][:, 0].numel()
+
+    sums = 0.0
+    for step in tqdm(range(1, args.steps + 1), unit="step"):
+        chosen = torch.randint(y_hat.shape[2], (HEAD_BATCH,))
+        loss = bits_per_position((features[:, :, chosen], y_hat[:, :, chosen]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        sums += loss.item() / LOG_EVERY
+        if step % LOG_EVERY == 0:
+            with torch.no_grad():
+                measured = np.mean([float(bits_per_position(pair)) for pair in held_out])
+            log_line(run / "log.csv", {"step": step, "bits": sums, "held_out_bits": float(measured)})
+            sums = 0.0
+    facts = {"quality": args.quality, "components": args.mixture, "step": args.steps, "seed": args.seed,
+             "held_out_bits": round(float(measured), 3), "photographs": list_digest(hashes)}  # fmt: skip
+    with written_whole(run / "head.safetensors") as part:
+        tensors = {name: p.detach().half().contiguous() for name, p in head.named_parameters()}
+        save_file(tensors, part, {key: str(value) for key, value in facts.items()})
+
+
 def read_photographs(source: str) -> list[tuple[str, np.ndarray]]:
     """Names and pixels (H, W, 3) of a folder or a data set; ValueError for none, or for one smaller than a patch."""
     photographs = [(row["name"], np.asarray(to_rgb(row["image"]))) for row in load_images(source)]
@@ -309,10 +383,10 @@ def list_digest(hashes: list[str]) -> str:
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
-def central_square(photograph: np.ndarray) -> torch.Tensor:
-    """The middle HELD_OUT_SIZE pixels a side, as (1, 3, H, W) in [0, 1]."""
-    top, left = (side // 2 - HELD_OUT_SIZE // 2 for side in photograph.shape[:2])
-    square = photograph[top : top + HELD_OUT_SIZE, left : left + HELD_OUT_SIZE]
+def central_square(photograph: np.ndarray, size: int = HELD_OUT_SIZE) -> torch.Tensor:
+    """The middle ``size`` pixels a side, or what there is, as (1, 3, H, W) in [0, 1]."""
+    top, left = (max(0, side // 2 - size // 2) for side in photograph.shape[:2])
+    square = photograph[top : top + size, left : left + size]
     return torch.from_numpy(square.copy()).permute(2, 0, 1)[None].float() / 255
 
 
@@ -350,10 +424,19 @@ def main() -> None:
     parser.add_argument(
         "--rate", type=float, default=1.0, help="share of the full learning rates; less for a good start"
     )
+    parser.add_argument("--channels", type=int, help="N, if not that of the bundled checkpoint of this quality")
+    parser.add_argument("--attention", action="store_true", help="with the attention blocks of the paper (chapter 13)")
+    parser.add_argument(
+        "--mixture", type=int, choices=COMPONENTS, metavar="K",
+        help="no codec, but a head of K Gaussians on the latents of the bundled one (chapter 12); needs --steps",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision")
+    args = parser.parse_args()
+    if args.mixture and not args.steps:
+        parser.error("--mixture goes with --steps")
     try:
-        train(parser.parse_args())
+        train_head(args) if args.mixture else train(args)
     except (ValueError, OSError) as error:
         raise SystemExit(f"train.py: {error}") from None
 

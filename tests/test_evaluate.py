@@ -138,7 +138,7 @@ def test_codec_is_padded_and_counted_over_native_pixels(monkeypatch):
 def test_a_file_is_measured_by_its_bytes_and_what_it_decodes_to(monkeypatch):
     codec, shot = random_codec(32), picture(100, 70)
     monkeypatch.setattr(evaluate, "last_codec", lambda quality, weights: codec)
-    coded = evaluate.through_bitstream(3, "bundled", shot)
+    coded = evaluate.through_bitstream(lambda: codec, shot)
     data = bitstream.encode(codec, shot, 3)
     assert coded.bpp == 8 * len(data) / 7000 and coded.picture == bitstream.decode(codec, data)
     assert coded.seconds_encode > 0 and coded.seconds_decode > 0
