@@ -17,12 +17,13 @@ book: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -q -n 2 tests
+	$(BIN)/pytest -q -n 2 --dist loadgroup tests
 	$(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 -n 2 --dist loadfile $(NOTEBOOKS)
 
 # Run every chapter and keep its outputs in the notebook: after a change of code or of checkpoints.
 notebooks: .venv/ready
 	$(BIN)/python book/journey.py
+	$(BIN)/python book/here.py
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 
 # Write the golden files anew: only after a change of checkpoints.

@@ -105,5 +105,9 @@ def categorical():
 
 
 def usable(probabilities: np.ndarray) -> np.ndarray:
-    """Every symbol possible, as a coder needs it: at least 2**-20, where a Gaussian's tail underflows to zero."""
-    return np.maximum(probabilities, 2.0**-20).reshape(-1, probabilities.shape[-1]).astype(np.float32)
+    """Every symbol possible, as a coder needs it: at least 2**-20, where a Gaussian's tail underflows to zero.
+
+    In C order: constriction reads the memory as it lies, and would take a transposed view for other probabilities.
+    """
+    floored = np.maximum(probabilities, 2.0**-20).reshape(-1, probabilities.shape[-1])
+    return np.ascontiguousarray(floored, np.float32)

@@ -425,7 +425,7 @@ def main() -> None:
         "--rate", type=float, default=1.0, help="share of the full learning rates; less for a good start"
     )
     parser.add_argument("--channels", type=int, help="N, if not that of the bundled checkpoint of this quality")
-    parser.add_argument("--attention", action="store_true", help="with the attention blocks of the paper (chapter 13)")
+    parser.add_argument("--attention", action="store_true", help="with the attention blocks of the paper")
     parser.add_argument(
         "--mixture", type=int, choices=COMPONENTS, metavar="K",
         help="no codec, but a head of K Gaussians on the latents of the bundled one (chapter 12); needs --steps",

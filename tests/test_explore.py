@@ -1,0 +1,164 @@
+"""The page whose pieces are touched, driven in a real browser, opened as a file like a reader's copy."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import ROOT
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+REQUIRED = os.environ.get("DGML_BROWSER") == "required"
+pytestmark = [
+    pytest.mark.skipif(not BROWSER and not REQUIRED, reason="no Chromium or Chrome was found: the page is not tested"),
+    pytest.mark.xdist_group("browser"),
+]
+CONFIG = """
+title: explore
+only_build_toc_files: true
+execute: {execute_notebooks: "off"}
+sphinx:
+  local_extensions: {explore: book}
+  config: {html_static_path: [book/_static], suppress_warnings: [myst.xref_missing]}
+"""
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    """The page alone, built from the tree."""
+    folder = tmp_path_factory.mktemp("explore")
+    (folder / "_config.yml").write_text(CONFIG)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/explore\n")
+    for name in ("helpers.py", "bitstream.py", "checkpoints"):
+        (folder / name).symlink_to(ROOT / name)
+    ignored = shutil.ignore_patterns("run", "__pycache__")
+    shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static", ignore=ignored)
+    for name in ("explore.md", "explore.py"):
+        shutil.copy(ROOT / "book" / name, folder / "book")
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
+    return folder / "_build" / "html" / "book" / "explore.html"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    assert BROWSER, "DGML_BROWSER=required, and no Chromium or Chrome was found"
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+
+
+@pytest.fixture
+def page(page_file, browser):
+    """The page, loaded; afterwards no error may have been reported, and the pieces have asked no other host."""
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    errors, strangers = [], []
+    # The theme declares THEBE_JS_URL twice on a page; that is not ours.
+    page.on("pageerror", lambda error: errors.append(str(error)) if "THEBE" not in str(error) else None)
+    page.on("requestfailed", lambda request: errors.append(request.url) if "_static/explore" in request.url else None)
+    page.on("request", lambda request: strangers.append(request.url) if "explore" in request.url else None)
+    page.goto(page_file.as_uri(), wait_until="domcontentloaded")
+    page.wait_for_selector("#explore-wavefront.live")
+    yield page
+    assert errors == []
+    assert strangers and all(url.startswith("file:") for url in strangers)
+    page.close()
+
+
+def table(page) -> dict[str, list[str]]:
+    rows = page.locator("#explore-codec tbody tr").all()
+    return {row.get_attribute("data-quality"): row.locator("td").all_inner_texts() for row in rows}
+
+
+def shown(page) -> tuple[str, ...]:
+    """The quality of the decoded picture and of the map, and what the page says of them."""
+    sources = (page.locator(f"#explore-{name}").get_attribute("src") for name in ("decoded", "bits"))
+    return (*(re.search(r"(\d)\.\w+$", source)[1] for source in sources), page.inner_text("#explore-chosen"))
+
+
+def is_chosen(page, quality: str) -> bool:
+    numbers = table(page)[quality]
+    decoded, bits, told = shown(page)
+    drawn = page.evaluate("img => img.decode().then(() => img.naturalWidth)", page.query_selector("#explore-decoded"))
+    return decoded == bits == quality and all(n in told for n in numbers) and f"Quality {quality}" in told and drawn > 0
+
+
+def test_the_table_tells_of_real_files(page):
+    rows = table(page)
+    assert list(rows) == list("123456")
+    sizes = [int(row[0].replace(",", "")) for row in rows.values()]
+    rates = [float(row[1]) for row in rows.values()]
+    assert sizes == sorted(sizes) and [float(row[2]) for row in rows.values()] == sorted(
+        float(r[2]) for r in rows.values()
+    )
+    assert all(abs(8 * size / 512**2 - rate) < 1e-3 for size, rate in zip(sizes, rates))
+
+
+def test_a_row_chooses_the_picture_the_map_and_the_numbers(page):
+    assert is_chosen(page, "3")
+    page.check("input[value='6']")
+    assert is_chosen(page, "6")
+
+
+def test_the_keyboard_alone_chooses(page):
+    page.focus("input[value='3']")
+    page.keyboard.press("ArrowDown")
+    assert is_chosen(page, "4")
+
+
+def test_a_point_of_the_staircase_chooses(page):
+    page.locator(".point[data-quality='1'] .reach").click()
+    assert is_chosen(page, "1") and page.is_checked("input[value='1']")
+    page.keyboard.press("ArrowRight")
+    assert is_chosen(page, "2")
+    assert page.locator(".point[aria-pressed='true']").get_attribute("data-quality") == "2"
+
+
+def test_arrow_keys_move_the_border_of_the_slider(page):
+    slider = page.locator("img-comparison-slider")
+    slider.focus()
+    before = page.evaluate("s => s.value", slider.element_handle())
+    page.keyboard.down("ArrowRight")
+    page.wait_for_function("([s, before]) => s.value > before + 2", arg=[slider.element_handle(), before])
+    page.keyboard.up("ArrowRight")
+
+
+def positions(page, name: str) -> set[tuple[int, int]]:
+    cells = page.locator(f"#explore-wavefront td.{name}").all()
+    return {(int(cell.get_attribute("data-h")), int(cell.get_attribute("data-w"))) for cell in cells}
+
+
+def test_each_step_decodes_w_plus_3h_and_reads_only_what_is_done(page):
+    every = [(h, w) for h in range(6) for w in range(10)]
+    for t in range(25):
+        assert positions(page, "now") == {(h, w) for h, w in every if w + 3 * h == t}
+        done = positions(page, "done")
+        assert done == {(h, w) for h, w in every if w + 3 * h < t}
+        ((h, w),) = positions(page, "focused")
+        taps = {(h + i, w + j) for i in (-2, -1, 0) for j in range(-2, 3) if (i, j) < (0, 0)}
+        assert positions(page, "read") == taps & set(every) <= done
+        page.click("button[name=next]")
+    page.click("button[name=previous]")
+    assert positions(page, "now") == {(5, 8)}
+    page.locator("#explore-wavefront input").fill("4")
+    assert positions(page, "now") == {(0, 4), (1, 1)}
+    page.click("button[name=play]")
+    page.wait_for_function("document.querySelector('#explore-wavefront input').value > 5")
+
+
+def test_without_scripts_the_page_shows_pictures_and_numbers(page_file, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(page_file.as_uri(), wait_until="load")
+    assert len(table(page)) == 6 and "Quality 3" in page.inner_text("#explore-chosen")
+    for name in ("original", "decoded", "bits"):
+        assert page.locator(f"#explore-{name}").is_visible()
+    assert not page.locator("input[name=quality]").first.is_visible()
+    assert page.locator("#explore-staircase").is_visible() and page.locator(".wavefront td").count() == 60
+    context.close()
