@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import mixtures
-from helpers import load_codec
+from helpers import image_to_tensor, load_codec, load_images
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,6 @@ def test_the_probabilities_add_up_and_the_bytes_are_their_information(quality3, 
 @pytest.mark.parametrize("quality", mixtures.QUALITIES)
 @torch.no_grad()
 def test_more_gaussians_cost_no_more_on_the_latents_of_a_photograph(quality):
-    from helpers import image_to_tensor, load_images
-
     codec = load_codec(quality, "bundled")
     features, y_hat = mixtures.latents(codec, image_to_tensor(load_images("bundled")[0]["image"]))
     heads = (mixtures.load_head(codec, quality, k) for k in mixtures.COMPONENTS)

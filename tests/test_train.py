@@ -12,6 +12,7 @@ import torch
 from compressai.models import Cheng2020Anchor
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 import bitstream
 import helpers
@@ -51,7 +52,9 @@ def small(monkeypatch):
 
 def arguments(folder, run, **changed):
     given = {"quality": 1, "images": str(folder), "run": str(run), "minutes": None, "steps": 4, "seed": 0, "init": None}
-    return argparse.Namespace(**given | {"precision": "no", "rate": 1.0} | changed)
+    return argparse.Namespace(
+        **given | {"precision": "no", "rate": 1.0, "channels": None, "attention": False} | changed
+    )
 
 
 def test_six_checkpoints_are_bundled():
@@ -200,3 +203,17 @@ def test_scales_learn_from_the_symbols_once_z_counts():
     # Without distortion the early loss is the rate of noisy latents; later that of the coded symbols is added.
     assert early["loss"].item() == pytest.approx(early["bpp"].item(), rel=0.01)
     assert late["loss"].item() == pytest.approx(2 * late["bpp"].item(), rel=0.1)
+
+
+def test_a_codec_with_attention_trains_and_loads(photographs, tmp_path, small):
+    train.train(arguments(photographs, tmp_path / "run", attention=True, channels=16))
+    codec = helpers.load_trained(tmp_path / "run" / "best.safetensors")
+    assert type(codec).__name__ == "Cheng2020Attention" and codec.N == 16
+
+
+def test_a_head_trains_from_the_codec_s_own(photographs, tmp_path, small):
+    train.train_head(arguments(photographs, tmp_path, mixture=2, steps=2, quality=3))
+    log = (tmp_path / "log.csv").read_text().splitlines()
+    assert log[0] == "step,bits,held_out_bits" and len(log) == 3
+    head = load_file(tmp_path / "head.safetensors")
+    assert head["4.weight"].shape[0] == 3 * 2 * 32
