@@ -6,7 +6,7 @@ PIP_EXTRA ?=
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: book test notebooks vectors bench fuzz reproduce clean
+.PHONY: book test notebooks vectors bench fuzz linkcheck reproduce clean
 .DELETE_ON_ERROR:
 
 book: .venv/ready
@@ -17,6 +17,7 @@ book: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/pytest -q -n 2 --dist loadgroup tests
 	$(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 -n 2 --dist loadfile $(NOTEBOOKS)
 
@@ -37,6 +38,10 @@ bench: .venv/ready
 # Ten times as many corrupted files as make test decodes.
 fuzz: .venv/ready
 	DGML_FUZZ=20000 $(BIN)/pytest -q tests/test_bitstream.py -k a_damaged_file
+
+# Follow every link that leads out of the book; needs the network.
+linkcheck: .venv/ready
+	$(BIN)/jupyter-book build . --builder linkcheck
 
 # Compare published weights on Kodak image 22 with the reference numbers; needs the network once.
 reproduce: .venv/ready
