@@ -1,0 +1,61 @@
+"""Make the built site lighter: of MathJax only what the pages load, pictures in WebP, with their size and loaded late.
+
+A Sphinx extension; it works on what lies in the output folder once a build has ended.
+"""
+
+import shutil
+from pathlib import Path
+
+from bs4 import BeautifulSoup
+from PIL import Image
+from sphinx.application import Sphinx
+
+MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions")
+
+
+def lighten(app: Sphinx, exception: Exception | None) -> None:
+    """Prune MathJax, and rewrite the pages for the WebP files that replace their PNG files."""
+    if exception or app.builder.name != "html":
+        return
+    site = Path(app.outdir)
+    prune(site / "_static" / "mathjax", MATHJAX)
+    for png in (site / "_images").glob("*.png"):
+        with Image.open(png) as picture:
+            # Without loss: what the book shows of a codec's faults must be the codec's.
+            picture.save(png.with_suffix(".webp"), lossless=True, method=6)
+    for page in site.rglob("*.html"):
+        text = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        for tag in text.select("img[src], a[href]"):
+            key = "src" if tag.name == "img" else "href"
+            path = (page.parent / tag[key]).resolve().with_suffix(".webp")
+            if path.parent == (site / "_images").resolve() and path.exists() and tag[key].endswith(".png"):
+                tag[key] = tag[key][: -len("png")] + "webp"
+                if tag.name == "img":
+                    describe(tag, path)
+        page.write_text(str(text), encoding="utf-8")
+    for webp in (site / "_images").glob("*.webp"):
+        webp.with_suffix(".png").unlink(missing_ok=True)
+
+
+def describe(tag, path: Path) -> None:
+    """Give a picture its shape, so that the page does not move when it comes, and let it come late."""
+    with Image.open(path) as picture:
+        width, height = picture.size
+    style = tag.get("style", "")
+    if "width" not in style and "height" not in style:
+        tag["width"], tag["height"] = str(width), str(height)
+    tag["loading"], tag["decoding"] = "lazy", "async"
+
+
+def prune(folder: Path, kept: tuple[str, ...]) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not any(name == keep or name.startswith(keep + "/") for keep in kept):
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            shutil.rmtree(path)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("build-finished", lighten)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
