@@ -1,4 +1,4 @@
-"""Make the built site lighter: of MathJax only what the pages load, pictures in WebP, with their size and loaded late.
+"""Make the built site lighter: of MathJax only what the pages load, pictures in WebP, with their size and loaded late, notebooks to download without outputs.
 
 A Sphinx extension; it works on what lies in the output folder once a build has ended.
 """
@@ -6,6 +6,7 @@ A Sphinx extension; it works on what lies in the output folder once a build has 
 import shutil
 from pathlib import Path
 
+import nbformat
 from bs4 import BeautifulSoup
 from PIL import Image
 from sphinx.application import Sphinx
@@ -35,6 +36,12 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
         page.write_text(str(text), encoding="utf-8")
     for webp in (site / "_images").glob("*.webp"):
         webp.with_suffix(".png").unlink(missing_ok=True)
+    for path in (site / "_sources").rglob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, path)
 
 
 def describe(tag, path: Path) -> None:

@@ -1,9 +1,11 @@
-"""What every test starts from: no settings of the reader's own, no network, no cache that outlives the run."""
+"""What every test starts from: no settings of the reader's own, no network, no cache that outlives the run; and the browser of those that need one."""
 
 import atexit
 import os
 import shutil
 import tempfile
+
+import pytest
 
 cache = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, cache, ignore_errors=True)
@@ -11,3 +13,18 @@ for setting in ("DGML_WEIGHTS", "DGML_IMAGES"):
     os.environ.pop(setting, None)
 # Read when datasets is imported, so a fixture would come too late.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=cache, MPLBACKEND="agg")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """An installed Chromium or Chrome; without one the test is skipped, unless DGML_BROWSER=required."""
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if not found:
+        assert os.environ.get("DGML_BROWSER") != "required", (
+            "DGML_BROWSER=required, and no Chromium or Chrome was found"
+        )
+        pytest.skip("no Chromium or Chrome was found: the pages are not tested")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])

@@ -1,6 +1,5 @@
 """The page whose pieces are touched, driven in a real browser, opened as a file like a reader's copy."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,12 +10,7 @@ import pytest
 
 from helpers import ROOT
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-REQUIRED = os.environ.get("DGML_BROWSER") == "required"
-pytestmark = [
-    pytest.mark.skipif(not BROWSER and not REQUIRED, reason="no Chromium or Chrome was found: the page is not tested"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.xdist_group("browser")
 CONFIG = """
 title: explore
 only_build_toc_files: true
@@ -28,8 +22,8 @@ sphinx:
 
 
 @pytest.fixture(scope="module")
-def page_file(tmp_path_factory):
-    """The page alone, built from the tree."""
+def page_file(tmp_path_factory, browser):
+    """The page alone, built from the tree; not without a browser to show it."""
     folder = tmp_path_factory.mktemp("explore")
     (folder / "_config.yml").write_text(CONFIG)
     (folder / "_toc.yml").write_text("format: jb-book\nroot: book/explore\n")
@@ -43,15 +37,6 @@ def page_file(tmp_path_factory):
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
     return folder / "_build" / "html" / "book" / "explore.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    assert BROWSER, "DGML_BROWSER=required, and no Chromium or Chrome was found"
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
 
 
 @pytest.fixture

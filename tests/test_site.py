@@ -1,9 +1,19 @@
-"""What book/light.py does to a site that has been built."""
+"""The built site: what book/light.py makes of it, and every page in a real browser, in both themes and at both widths."""
 
+import shutil
+import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote, urldefrag
 
+import nbformat
 import numpy as np
+import pytest
+from bs4 import BeautifulSoup
 from PIL import Image
 
 from helpers import ROOT
@@ -14,11 +24,18 @@ from light import lighten
 
 def test_a_built_site_becomes_lighter_and_shows_the_same(tmp_path):
     pixels = np.random.default_rng(0).integers(256, size=(30, 40, 3), dtype=np.uint8)
-    for folder in ("_images", "notebooks", "_static/mathjax/output/chtml/fonts", "_static/mathjax/output/svg"):
+    for folder in (
+        "_images",
+        "_sources",
+        "notebooks",
+        "_static/mathjax/output/chtml/fonts",
+        "_static/mathjax/output/svg",
+    ):
         (tmp_path / folder).mkdir(parents=True)
     Image.fromarray(pixels).save(tmp_path / "_images/figure.png")
     for script in ("tex-chtml.js", "tex-svg.js", "output/chtml/fonts/a.woff", "output/svg/b.js"):
         (tmp_path / "_static/mathjax" / script).write_text("x")
+    nbformat.write(run_notebook(), tmp_path / "_sources/page.ipynb")
     page = tmp_path / "notebooks/page.html"
     source = '<p>a &lt; b</p><img alt="A figure." src="../_images/figure.png"/><img src="../_static/logo.png"/>'
     page.write_text(source)
@@ -33,6 +50,15 @@ def test_a_built_site_becomes_lighter_and_shows_the_same(tmp_path):
     assert 'loading="lazy"' in text and "a &lt; b" in text and 'src="../_static/logo.png"' in text
     left = {path.name for path in (tmp_path / "_static/mathjax").rglob("*") if path.is_file()}
     assert left == {"tex-chtml.js", "a.woff"}
+    (cell,) = nbformat.read(tmp_path / "_sources/page.ipynb", as_version=4).cells
+    assert cell.source == "print(1)" and cell.outputs == [] and cell.execution_count is None
+
+
+def run_notebook():
+    v4 = nbformat.v4
+    return v4.new_notebook(
+        cells=[v4.new_code_cell("print(1)", execution_count=1, outputs=[v4.new_output("stream", text="1")])]
+    )
 
 
 def test_a_failed_build_is_left_as_it_is(tmp_path):
@@ -40,3 +66,150 @@ def test_a_failed_build_is_left_as_it_is(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "_images/figure.png")
     lighten(SimpleNamespace(builder=SimpleNamespace(name="html"), outdir=tmp_path), ValueError("broken"))
     assert (tmp_path / "_images/figure.png").exists()
+
+
+# ---------------------------------------------------------------- the whole site
+
+PAGES = [f"notebooks/{path.stem}.html" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+PAGES += [f"book/{path.stem}.html" for path in sorted((ROOT / "book").glob("*.md"))] + ["search.html", "genindex.html"]
+VIEWS = [(theme, width) for theme in ("light", "dark") for width in (1280, 390)]
+NOT_OURS = {  # rule of axe-core: (what it may find, whose it is)
+    "region": ("sidebar-primary-item", "the theme puts the book's title outside of every landmark"),
+    "aria-allowed-role": ("doc-biblioentry", "docutils marks references so"),
+    "aria-deprecated-role": ("doc-biblioentry", "docutils marks references so"),
+    "aria-required-children": ("citation-list", "docutils marks the list of references so"),
+    "empty-table-header": ("<th></th>", "pandas leaves the corner of a table with a named index empty"),
+}
+THEME_ERRORS = (
+    "Identifier 'THEBE_JS_URL' has already been declared",  # the theme writes it twice
+    "Got invalid theme mode: . Resetting to auto.",  # the theme's first visit to a host
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The book, built strictly from the outputs that the notebooks carry."""
+    folder = tmp_path_factory.mktemp("book") / "tree"
+    ignored = shutil.ignore_patterns(".git", ".venv", "_build", "run", "__pycache__", ".pytest_cache", ".ruff_cache")
+    shutil.copytree(ROOT, folder, ignore=ignored)
+    config = (folder / "_config.yml").read_text()
+    assert "execute_notebooks: force" in config
+    (folder / "_config.yml").write_text(config.replace("execute_notebooks: force", 'execute_notebooks: "off"'))
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder, "-W", "-n", "--keep-going"]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """The site under an address of this machine."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def open_page(browser, address: str, path: str, theme: str = "light", width: int = 1280):
+    """The page, loaded to its end with every other host out of reach, and a list that keeps what goes wrong."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    wrong = []
+
+    def stranger(route):
+        wrong.append(f"asks {route.request.url}")
+        route.abort()
+
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("requestfailed", lambda request: wrong.append(f"failed {request.url}"))
+    page.on(
+        "response",
+        lambda response: wrong.append(f"{response.status} {response.url}") if response.status >= 400 else None,
+    )
+    page.route(lambda url: not url.startswith((address, "data:", "blob:")), stranger)
+    page.goto(f"{address}/{path}", wait_until="load")
+    page.evaluate("() => { for (const image of document.images) image.loading = 'eager' }")
+    page.wait_for_function("() => [...document.images].every(image => image.complete)")
+    if page.locator(".math").count():
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('.math')].every(m => m.querySelector('mjx-container'))"
+        )
+    return page, wrong
+
+
+@pytest.mark.xdist_group("site")
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_reads_offline_and_is_accessible(path, browser, address):
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = []
+    for theme, width in VIEWS:
+        page, wrong = open_page(browser, address, path, theme, width)
+        wrong += page.evaluate("() => [...document.images].filter(i => !i.naturalWidth).map(i => 'empty ' + i.src)")
+        wrong += page.evaluate("() => [...document.images].filter(i => !i.alt).map(i => 'no alt text ' + i.src)")
+        wide = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+        wrong += [f"{wide} pixels too wide"] if wide > 0 else []
+        for violation in Axe().run(page, options={"preload": False}).response["violations"]:
+            theirs, _ = NOT_OURS.get(violation["id"], ("nothing", ""))
+            nodes = [node for node in violation["nodes"] if theirs not in node["html"]]
+            wrong += [f"{violation['id']}: {node['target']} {node['html'][:200]}" for node in nodes]
+        wrong = [what for what in wrong if not what.startswith(THEME_ERRORS)]
+        found += [f"{theme}, {width}: {what}" for what in wrong]
+        page.close()
+    assert found == []
+
+
+@pytest.mark.xdist_group("site")
+def test_a_spoiled_page_is_noticed(browser, address, site):
+    """What the test above holds to be good must not be what it can't see."""
+    page = (site / "book/notation.html").read_text()
+    spoiled = '<img src="none.png"/><script src="https://example.org/x.js"></script><script>nothing()</script>'
+    (site / "book/spoiled.html").write_text(page.replace("</article>", spoiled + "</article>"))
+    page, wrong = open_page(browser, address, "book/spoiled.html")
+    (site / "book/spoiled.html").unlink()
+    assert any("404" in what and "none.png" in what for what in wrong)
+    assert any("asks https://example.org" in what for what in wrong)
+    assert any("nothing is not defined" in what for what in wrong)
+    page.close()
+
+
+@pytest.mark.xdist_group("site")
+@pytest.mark.parametrize("term", ["hyperprior", "wavefront", "BD-rate", "mask", "attention", "straight-through"])
+def test_search_finds_the_terms(term, browser, address):
+    page, _ = open_page(browser, address, f"search.html?q={term}")
+    page.wait_for_selector("ul.search li a", timeout=20_000)
+    assert page.locator("ul.search li a").count() > 0
+    page.close()
+
+
+@pytest.mark.xdist_group("site")
+def test_links_inside_the_book_lead_somewhere(site):
+    pages = {path: BeautifulSoup(path.read_text(), "html.parser") for path in site.rglob("*.html")}
+    anchors = {path: {tag["id"] for tag in text.select("[id]")} for path, text in pages.items()}
+    broken = []
+    for path, text in pages.items():
+        if "_static" in path.parts:
+            continue
+        for tag in text.select("a[href]"):
+            target, anchor = urldefrag(unquote(tag["href"]))
+            if ":" in target or tag["href"] == "#":
+                continue
+            to = (path.parent / target).resolve() if target else path
+            if not to.exists() or (anchor and to in anchors and anchor not in anchors[to]):
+                broken.append(f"{path.relative_to(site)}: {tag['href']}")
+    assert len(pages) >= len(PAGES) and broken == []
+
+
+@pytest.mark.xdist_group("site")
+def test_pages_and_site_are_light(site):
+    """Scripts, styles and fonts are the same for all pages, and loaded once."""
+    for path in PAGES:
+        page = site / path
+        images = {page.parent / tag["src"] for tag in BeautifulSoup(page.read_text(), "html.parser").select("img[src]")}
+        assert page.stat().st_size + sum(image.stat().st_size for image in images) < 1.5e6, path
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 25e6
