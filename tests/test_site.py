@@ -80,6 +80,9 @@ NOT_OURS = {  # rule of axe-core: (what it may find, whose it is)
     "aria-required-children": ("citation-list", "docutils marks the list of references so"),
     "empty-table-header": ("<th></th>", "pandas leaves the corner of a table with a named index empty"),
 }
+STRETCHED = """() => [...document.querySelectorAll('article img')]
+    .filter(i => Math.abs(i.clientWidth / i.clientHeight / (i.naturalWidth / i.naturalHeight) - 1) > 0.03)
+    .map(i => `stretched ${i.src}`)"""
 THEME_ERRORS = (
     "Identifier 'THEBE_JS_URL' has already been declared",  # the theme writes it twice
     "Got invalid theme mode: . Resetting to auto.",  # the theme's first visit to a host
@@ -152,6 +155,7 @@ def test_a_page_reads_offline_and_is_accessible(path, browser, address):
         page, wrong = open_page(browser, address, path, theme, width)
         wrong += page.evaluate("() => [...document.images].filter(i => !i.naturalWidth).map(i => 'empty ' + i.src)")
         wrong += page.evaluate("() => [...document.images].filter(i => !i.alt).map(i => 'no alt text ' + i.src)")
+        wrong += page.evaluate(STRETCHED)
         wide = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
         wrong += [f"{wide} pixels too wide"] if wide > 0 else []
         for violation in Axe().run(page, options={"preload": False}).response["violations"]:
