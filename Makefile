@@ -19,7 +19,7 @@ test: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/pytest -q -n 2 --dist loadgroup tests
-	$(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 -n 2 --dist loadfile $(NOTEBOOKS)
+	$(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile $(NOTEBOOKS)
 
 # Run every chapter and keep its outputs in the notebook: after a change of code or of checkpoints.
 notebooks: .venv/ready

@@ -121,6 +121,7 @@ def address(site):
 def open_page(browser, address: str, path: str, theme: str = "light", width: int = 1280):
     """The page, loaded to its end with every other host out of reach, and a list that keeps what goes wrong."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page.set_default_timeout(120_000)  # a busy machine is no fault of the page
     wrong = []
 
     def stranger(route):
