@@ -80,9 +80,12 @@ NOT_OURS = {  # rule of axe-core: (what it may find, whose it is)
     "aria-required-children": ("citation-list", "docutils marks the list of references so"),
     "empty-table-header": ("<th></th>", "pandas leaves the corner of a table with a named index empty"),
 }
-STRETCHED = """() => [...document.querySelectorAll('article img')]
-    .filter(i => Math.abs(i.clientWidth / i.clientHeight / (i.naturalWidth / i.naturalHeight) - 1) > 0.03)
-    .map(i => `stretched ${i.src}`)"""
+STRETCHED = """() => [...document.querySelectorAll('article img')].filter(i => {
+    // The dark theme sets a frame of padding around a picture.
+    const s = getComputedStyle(i), n = side => parseFloat(s['padding' + side])
+    const width = i.clientWidth - n('Left') - n('Right'), height = i.clientHeight - n('Top') - n('Bottom')
+    return Math.abs(width / height / (i.naturalWidth / i.naturalHeight) - 1) > 0.03
+}).map(i => `stretched ${i.src}`)"""
 THEME_ERRORS = (
     "Identifier 'THEBE_JS_URL' has already been declared",  # the theme writes it twice
     "Got invalid theme mode: . Resetting to auto.",  # the theme's first visit to a host
