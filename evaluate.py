@@ -533,7 +533,7 @@ def main() -> None:
     task.add_argument("--report", action="store_true", help="print tables; exit status 1 if a staircase is broken")
     task.add_argument("--reproduce", action="store_true", help="compare; exit status 1 on any miss")
     parser.add_argument("--classical", action="store_true", help="measure the classical codecs")
-    parser.add_argument("--mixtures", action="store_true", help="measure the heads of chapter 12")
+    parser.add_argument("--mixtures", action="store_true", help="measure the heads of chapter 14")
     parser.add_argument("--checkpoints", nargs="+", type=Path, metavar="FILE", help="measure these, of train.py")
     parser.add_argument("--name", default="checkpoints", help="of the result of --checkpoints")
     parser.add_argument("--weights", choices=tuple(SUFFIX), help="by default what DGML_WEIGHTS says, else bundled")

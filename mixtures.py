@@ -1,4 +1,4 @@
-"""Mixtures of K Gaussians for the symbols of a codec whose transforms stay as they are (chapter 12).
+"""Mixtures of K Gaussians for the symbols of a codec whose transforms stay as they are (chapter 14).
 
 The paper models every symbol by three Gaussians (Cheng et al., CVPR 2020, eq. 6); CompressAI's model and the bundled checkpoints have one.
 A *head* takes the place of ``codec.entropy_parameters``: the same three 1x1 layers, with K scales, means and weights for each symbol at the end.

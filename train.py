@@ -428,7 +428,7 @@ def main() -> None:
     parser.add_argument("--attention", action="store_true", help="with the attention blocks of the paper")
     parser.add_argument(
         "--mixture", type=int, choices=COMPONENTS, metavar="K",
-        help="no codec, but a head of K Gaussians on the latents of the bundled one (chapter 12); needs --steps",
+        help="no codec, but a head of K Gaussians on the latents of the bundled one (chapter 14); needs --steps",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision")

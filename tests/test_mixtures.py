@@ -1,4 +1,4 @@
-"""The mixtures of chapter 12: probabilities, bytes and what is bundled."""
+"""The mixtures of chapter 14: probabilities, bytes and what is bundled."""
 
 import numpy as np
 import pytest
