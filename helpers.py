@@ -6,6 +6,7 @@ Loading (a codec, a set of pictures), going from picture to tensor and back, cou
 import os
 import struct
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,14 +15,15 @@ import numpy as np
 import torch
 from matplotlib.colors import to_rgba
 from PIL import Image, ImageOps
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 with warnings.catch_warnings():
     # compressai compiles two functions with torch.jit at import; newer versions of torch warn of it.
     warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+    from compressai.layers import MaskedConv2d, ResidualBlock, ResidualBlockUpsample, conv3x3
     from compressai.models import Cheng2020Anchor, Cheng2020Attention
     from compressai.zoo import cheng2020_anchor
     from compressai.zoo.image import model_urls
@@ -38,8 +40,10 @@ ROOT = Path(__file__).resolve().parent
 QUALITIES = range(1, 7)
 # CompressAI's values for mean squared error, loss = lambda * 255**2 * MSE + bpp.
 LAMBDA = dict(zip(QUALITIES, (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)))
-BUNDLED_N = dict(zip(QUALITIES, (32, 32, 32, 48, 48, 48)))
+# N, the width where pixels are many, and M, the width of y.
+BUNDLED_WIDTHS = dict(zip(QUALITIES, 3 * [(32, 32)] + 3 * [(48, 48)]))
 Z_TABLE = "entropy_bottleneck.frequencies"
+CONTEXT = "context_prediction.weight"
 
 # One colour for one thing, in all chapters (Okabe and Ito's palette, safe for colour-blind readers).
 COLOUR = {
@@ -48,6 +52,31 @@ COLOUR = {
 }  # fmt: skip
 WIDTH = 5.4  # inches: text of 11 points stays legible where the page is a phone's width
 plt.rcParams.update({"figure.dpi": 120, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
+
+
+# ---------------------------------------------------------------- the codec
+
+
+class DeepAnchor(Cheng2020Anchor):
+    """The layers of ``cheng2020-anchor`` (Cheng et al., CVPR 2020) with a width for each depth.
+
+    N channels at a half to an eighth of the resolution, where nearly all multiply-adds are, and in z; M channels in y,
+    in what predicts y, and in g_s up to its first upsampling.  A wide y needs a wide first block behind it: with N
+    channels there g_s squeezes whatever y holds into N numbers for 256 pixels.  With N = M it is CompressAI's codec.
+    """
+
+    def __init__(self, N: int, M: int):
+        super().__init__(N)
+        self.M = M
+        self.g_a[-1] = conv3x3(N, M, stride=2)
+        self.g_s[0] = ResidualBlock(M, M)
+        self.g_s[1] = ResidualBlockUpsample(M, N, 2)
+        self.h_a[0] = conv3x3(M, N)
+        self.h_s[-1] = conv3x3(N * 3 // 2, 2 * M)
+        self.context_prediction = MaskedConv2d(M, 2 * M, kernel_size=5, padding=2)
+        widths = (4 * M, 10 * M // 3, 8 * M // 3, 2 * M)
+        for i, layer in enumerate((0, 2, 4)):
+            self.entropy_parameters[layer] = nn.Conv2d(widths[i], widths[i + 1], 1)
 
 
 # ---------------------------------------------------------------- loading
@@ -66,7 +95,7 @@ def load_codec(quality: int = 3, weights: str | None = None) -> Cheng2020Anchor:
     if weights not in ("bundled", "published"):
         raise ValueError(f"DGML_WEIGHTS is 'bundled' or 'published', not {weights!r}")
     if weights == "bundled":
-        codec = Cheng2020Anchor(BUNDLED_N[quality])
+        codec = DeepAnchor(*BUNDLED_WIDTHS[quality])
         load_checkpoint(codec, checkpoint_path(quality, weights))
     else:
         try:
@@ -78,6 +107,7 @@ def load_codec(quality: int = 3, weights: str | None = None) -> Cheng2020Anchor:
                 f"Delete {checkpoint_path(quality, weights)} if it is there, and connect to the network once; or set DGML_WEIGHTS=bundled."
             ) from None
     codec.update()
+    codec.quality = quality
     return codec.eval()
 
 
@@ -90,32 +120,53 @@ def checkpoint_path(quality: int, weights: str | None = None) -> Path:
 
 
 def load_checkpoint(codec: Cheng2020Anchor, path: Path) -> None:
-    """Copy the half-precision weights in ``path`` into ``codec``; ValueError if they are missing, damaged or of another width."""
-    try:
-        stored = {name: tensor.float() for name, tensor in load_file(path).items()}
-        width = stored["g_a.0.conv1.weight"].shape[0]
-    except (OSError, KeyError, SafetensorError) as error:
-        raise ValueError(f"{path} is no checkpoint of this codec, or not all of it ({error})") from None
-    if width != codec.N:
-        raise ValueError(f"{path} holds a codec of width N = {width}, not {codec.N}")
+    """Copy the half-precision weights in ``path`` into ``codec``.
+
+    Raises ValueError if the file is missing, damaged, of other widths, or holds what is no number.
+    """
+    stored = read_checkpoint(path)
+    if widths(stored) != (codec.N, codec.M):
+        raise ValueError(f"{path} holds a codec of widths {widths(stored)} (N, M), not {(codec.N, codec.M)}")
     lacking = dict(codec.named_parameters()).keys() - stored.keys()
     if lacking:
         raise ValueError(f"{path} lacks {len(lacking)} parameters, among them {min(lacking)}")
-    # The buffers that a file leaves out are constant (masks, bounds) or rebuilt by update() (tables); compressai's own method would ask for them.
-    torch.nn.Module.load_state_dict(codec, stored, strict=False)
+    damaged = [name for name, tensor in stored.items() if not tensor.isfinite().all()]
+    if damaged:
+        raise ValueError(f"{path} is damaged: {damaged[0]} holds what is no number")
+    # The buffers that a file leaves out are constant (masks, bounds) or rebuilt by update() (tables); compressai's own
+    # method would ask for them.
+    nn.Module.load_state_dict(codec, stored, strict=False)
     if Z_TABLE in stored:  # the integers that bitstream.py codes z with
         codec.entropy_bottleneck.register_buffer("frequencies", stored[Z_TABLE].int())
 
 
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint in float32, the context's kernel with zeros where its mask has them.
+
+    The file holds the kernel's twelve taps alone, (2 * M, M, 12): the mask zeroes the other thirteen.
+    """
+    try:
+        stored = {name: tensor.float() for name, tensor in load_file(path).items()}
+        taps = stored[CONTEXT]
+        widths(stored)
+    except (OSError, KeyError, IndexError, SafetensorError) as error:
+        raise ValueError(f"{path} is no checkpoint of this codec, or not all of it ({error})") from None
+    if taps.ndim == 3:
+        kernel = torch.cat((taps, taps.new_zeros(*taps.shape[:2], 25 - taps.shape[2])), dim=2)
+        stored[CONTEXT] = kernel.reshape(*taps.shape[:2], 5, 5)
+    return stored
+
+
+def widths(parameters: dict[str, Tensor]) -> tuple[int, int]:
+    """N and M of a codec with these parameters."""
+    return parameters["g_a.0.conv1.weight"].shape[0], parameters["entropy_parameters.4.weight"].shape[0] // 2
+
+
 def load_trained(path: Path) -> Cheng2020Anchor:
     """The codec in a file that train.py left, of whatever width, with attention blocks or without, in eval mode."""
-    try:
-        with safe_open(path, "pt") as file:
-            width = file.get_slice("g_a.0.conv1.weight").get_shape()[0]
-            attention = "g_a.8.conv_a.0.conv.0.weight" in set(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} is no checkpoint of this codec ({error})") from None
-    codec = (Cheng2020Attention if attention else Cheng2020Anchor)(width)
+    stored = read_checkpoint(path)
+    attention = "g_a.8.conv_a.0.conv.0.weight" in stored
+    codec = Cheng2020Attention(widths(stored)[0]) if attention else DeepAnchor(*widths(stored))
     load_checkpoint(codec, path)
     codec.update()
     return codec.eval()
@@ -164,8 +215,36 @@ def describe(codec: Cheng2020Anchor, images, img_idx: int, quality: int = 3) -> 
     weights = os.environ.get("DGML_WEIGHTS") or "bundled"
     source = os.environ.get("DGML_IMAGES") or "bundled"
     width, height = images[img_idx]["image"].size
-    return (f"weights: {weights}, quality {quality}, N = {codec.N}\n"
+    return (f"weights: {weights}, quality {getattr(codec, 'quality', quality)}, N = {codec.N}, M = {codec.M}\n"
             f"image: {images[img_idx]['name']}, index {img_idx} of {Path(source).name}, {width}x{height}")  # fmt: skip
+
+
+def opening(codec: Cheng2020Anchor | None = None, images=None, img_idx: int = 0) -> Callable[[str, bool], None]:
+    """Print what a chapter runs on, and return its ``claim(statement, holds)``.
+
+    A claim is a sentence of the chapter with the condition that makes it true.  Where it fails, the committed run
+    (bundled weights at quality 3, first bundled picture) raises AssertionError, so that a test fails; any other run
+    goes on and prints which statement does not hold here.
+    """
+    if codec is not None:
+        print(describe(codec, images, img_idx))
+    ours = all((os.environ.get(f"DGML_{name}") or "bundled") == "bundled" for name in ("WEIGHTS", "IMAGES"))
+    committed = ours and img_idx == 0 and getattr(codec, "quality", 3) == 3
+
+    def claim(statement: str, holds: bool) -> None:
+        if not holds and committed:
+            raise AssertionError(statement)
+        if not holds:
+            print(f"On this picture or quality the following does not hold: {statement}")
+
+    return claim
+
+
+def say(markdown: str, **values: object) -> None:
+    """Show a paragraph of Markdown with numbers of this run: ``say("{rate:.2f} bpp", rate=rate)``."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(markdown.format(**values)))
 
 
 @contextmanager

@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from bitstream import make_z_frequencies
 from helpers import (
-    BUNDLED_N,
+    BUNDLED_WIDTHS,
+    CONTEXT,
     LAMBDA,
     QUALITIES,
     Z_TABLE,
@@ -219,7 +220,7 @@ def held_out_losses(codec: Cheng2020Anchor, pictures: list[torch.Tensor], lmbda:
 def train(args: argparse.Namespace) -> None:
     """Run, or resume, one training; the module's docstring says what it leaves behind."""
     accelerator = Accelerator(mixed_precision=args.precision)
-    lmbda, n = LAMBDA[args.quality], args.channels or BUNDLED_N[args.quality]
+    lmbda, n = LAMBDA[args.quality], args.channels or BUNDLED_WIDTHS[args.quality][0]
     architecture = Cheng2020Attention if args.attention else Cheng2020Anchor
     kind = [args.quality, architecture.__name__, n]
     run = Path(args.run)
@@ -396,6 +397,7 @@ def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]
     The buffers are left out: masks and bounds are constant, CompressAI's tables are rebuilt by ``codec.update()``.
     """
     tensors = {name: p.detach().half().contiguous() for name, p in codec.named_parameters()}
+    tensors[CONTEXT] = tensors[CONTEXT].flatten(2)[:, :, :12].contiguous()  # the mask zeroes the other thirteen taps
     # A codec that started from a checkpoint carries that one's table.
     tensors[Z_TABLE] = torch.from_numpy(make_z_frequencies(deepcopy(codec).half().float()))
     with written_whole(path) as part:

@@ -307,7 +307,7 @@ def test_huge_shapes_do_not_overflow():
 @pytest.mark.parametrize("quality", range(1, 7))
 def test_bundled_codecs_load(quality):
     codec = load_codec(quality, "bundled")
-    assert codec.N == codec.M == helpers.BUNDLED_N[quality]
+    assert helpers.BUNDLED_WIDTHS[quality] == (codec.N, codec.M)
     assert not codec.training
     assert codec.entropy_bottleneck._quantized_cdf.numel() > 0  # update() has run
 
@@ -330,7 +330,7 @@ def test_an_unknown_setting_is_refused(monkeypatch):
 
 
 def test_a_checkpoint_of_another_width_is_refused():
-    with pytest.raises(ValueError, match="width N = 32, not 48") as raised:
+    with pytest.raises(ValueError, match=r"widths \(32, 32\) \(N, M\), not \(48, 48\)") as raised:
         load_checkpoint(Cheng2020Anchor(48), checkpoint_path(3, "bundled"))
     one_line(raised)
 
