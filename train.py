@@ -1,11 +1,13 @@
-"""Train a small Cheng2020Anchor codec on a folder of photographs.
+"""Train a codec on a folder of photographs.
 
     python train.py --quality 3 --images PHOTOGRAPHS --minutes 60 --run runs/q3
 
 The same command, given again, goes on where the last one stopped.
-On several processors or machines: ``accelerate launch train.py ...``.
+On several processors, machines or graphics cards: ``accelerate launch train.py ...``.
 
-The run folder holds ``log.csv`` (one line every 50 steps), ``photographs.csv`` (what was trained on), ``state.pt`` (everything that an exact resume needs) and ``best.safetensors`` (the weights with the lowest held-out loss so far, in half precision: what ``checkpoints/`` ships).
+The run folder holds ``log.csv`` (a line every 50 steps), ``photographs.csv`` (what was trained on), ``state.pt``
+(everything that an exact resume needs) and ``best.safetensors``: the averaged weights with the lowest held-out loss so
+far, in half precision, which is what ``checkpoints/`` ships.
 """
 
 import argparse
@@ -13,17 +15,19 @@ import csv
 import hashlib
 import time
 from copy import deepcopy
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from compressai.layers import AttentionBlock
 from compressai.ops import quantize_ste
 from safetensors.torch import save_file
 from timm.optim import Muon, muon
 from torch.nn.functional import mse_loss
-from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from bitstream import make_z_frequencies
@@ -35,10 +39,12 @@ from helpers import (
     Z_TABLE,
     Cheng2020Anchor,
     Cheng2020Attention,
+    DeepAnchor,
     load_checkpoint,
     load_codec,
     load_images,
     pad,
+    read_checkpoint,
     to_rgb,
     written_whole,
 )
@@ -48,46 +54,239 @@ PATCH, BATCH = 128, 8
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
 HELD_OUT_SIZE = 256  # held-out loss: the central square of each
 LOG_EVERY, HOLD_EVERY = 50, 500
-WARM_UP, DECAY = 100, 0.5  # steps of rising rate; share of the run in which it falls to zero
+WARM_UP = 100  # steps of rising rate
+TIMED = 40  # steps after which --minutes becomes a number of steps
 Z_FREE, Z_FULL = 1000, 3000  # until the first step the bits of z count nothing, from the second on fully
+AVERAGE = 0.999  # of the averaged weights, how much stays at each step
 MUON = {"lr": 0.01, "weight_decay": 0.05, "momentum": 0.95, "nesterov": True, "adjust_lr_fn": "original"}
 ADAM_LR = 1e-3
 HEAD_SIZE, HEAD_BATCH = 512, 4096  # a head's training: the central square of each photograph, positions of y in a step
 
 # timm orthogonalizes in bfloat16, which a processor without AVX-512 emulates, forty times slower than float32.
-muon.zeropower_via_newtonschulz = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
+if not (torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+    muon.zeropower_via_newtonschulz = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
 
 
-class Patches(Dataset):
-    """Random 128x128 crops, flipped and transposed at random.
+# ---------------------------------------------------------------- a run
 
-    Item ``i`` depends on ``seed`` and ``i`` alone, so a resumed run sees the patches that it would have seen.
+
+@dataclass
+class Progress:
+    """Where a run stands: what its log says and its next step needs."""
+
+    step: int = 0
+    steps: int = 0  # of the whole run; 0 while --minutes has not chosen it
+    seconds: float = 0.0
+    best: float = float("inf")
+    skipped: int = 0
+
+
+def train(args: argparse.Namespace) -> None:
+    """Run, or resume, one training; the module's docstring says what it leaves behind."""
+    accelerator = Accelerator(mixed_precision=args.precision)
+    run = Path(args.run)
+    photographs = read_photographs(args.images)
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        write_list(run / "photographs.csv", photographs)
+    seen = [p for i, (_, p) in enumerate(photographs) if i % HELD_OUT_EVERY]
+    patches = Patches(seen, args.seed, args.patch, accelerator.device)
+    held_out = [central_square(p).to(accelerator.device) for _, p in photographs[::HELD_OUT_EVERY]]
+
+    codec = new_codec(args, patches).to(accelerator.device)
+    average, optimizers = deepcopy(codec), make_optimizers(codec)
+    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    progress = resume(run, args, codec, average, optimizers)
+    progress.steps = args.steps or progress.steps
+    objective, *optimizers = accelerator.prepare(Objective(codec, LAMBDA[args.quality]), *optimizers)
+
+    main, rows, last = accelerator.is_main_process, [], time.monotonic()
+    bar = tqdm(total=progress.steps or None, initial=progress.step, unit="step", disable=not main)
+    while not progress.steps or progress.step < progress.steps:
+        set_rates(optimizers, rates, args, progress)
+        x = patches.batch(progress.step, args.batch, accelerator.process_index)
+        rows.append(one_step(accelerator, objective, optimizers, x, args, progress))
+        move_average(average, codec, progress.step)
+        now = time.monotonic()
+        progress.step, progress.seconds, last = progress.step + 1, progress.seconds + now - last, now
+        if not progress.steps and progress.step == TIMED:
+            progress.steps = bar.total = choose_steps(progress, args.minutes)
+        bar.update()
+        if progress.step % LOG_EVERY == 0 or progress.step == progress.steps:
+            means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+            bar.set_postfix(loss=f"{means['loss']:.3f}", bpp=f"{means['bpp']:.3f}")
+            if main:
+                report(run, args, codec, average, optimizers, progress, means, held_out, photographs)
+            rows = []
+
+
+def new_codec(args: argparse.Namespace, patches: "Patches") -> Cheng2020Anchor:
+    """The codec that a run starts from: a checkpoint, or fresh, with shallow layers of another codec if asked."""
+    torch.manual_seed(args.seed)
+    n, m = args.widths or BUNDLED_WIDTHS[args.quality]
+    codec = Cheng2020Attention(n) if args.attention else DeepAnchor(n, m)
+    # The mask does so at the first forward pass, but the averaged weights of most processes never see one.
+    codec.context_prediction.weight.data *= codec.context_prediction.mask
+    if args.init:
+        load_checkpoint(codec, Path(args.init))
+        return codec
+    if args.borrow:
+        borrow(codec, Path(args.borrow))
+    scale_latents(codec, patches.batch(0, 2 * args.batch).cpu())
+    return codec
+
+
+@torch.no_grad()
+def borrow(codec: Cheng2020Anchor, path: Path) -> None:
+    """Copy those layers of g_a and g_s whose shapes agree from the checkpoint of a codec of other widths."""
+    own = codec.state_dict()
+    theirs = {
+        name: tensor for name, tensor in read_checkpoint(path).items()
+        if name.startswith(("g_a.", "g_s.")) and name in own and own[name].shape == tensor.shape
+    }  # fmt: skip
+    torch.nn.Module.load_state_dict(codec, theirs, strict=False)
+
+
+def kind_of(args: argparse.Namespace, codec: Cheng2020Anchor) -> str:
+    return f"quality {args.quality} ({type(codec).__name__}, N = {codec.N}, M = {codec.M})"
+
+
+def resume(run: Path, args: argparse.Namespace, codec, average, optimizers) -> Progress:
+    """Load the state in the run folder, if there is one."""
+    if not (run / "state.pt").exists():
+        return Progress()
+    saved = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    if saved["kind"] != kind_of(args, codec):
+        raise ValueError(f"{run} holds a run of {saved['kind']}: choose another folder with --run")
+    torch.nn.Module.load_state_dict(codec, saved["codec"])
+    torch.nn.Module.load_state_dict(average, saved["average"])
+    for optimizer, state in zip(optimizers, saved["optimizers"]):
+        optimizer.load_state_dict(state)
+    return Progress(**saved["progress"])
+
+
+def one_step(accelerator, objective, optimizers, x: torch.Tensor, args, progress: Progress) -> dict[str, float]:
+    """One step of all optimizers on the batch ``x``; a gradient that is no number is skipped and counted."""
+    # The noise depends on the step, not on the history, so a resumed run draws what it would have drawn.
+    random = np.random.default_rng((args.seed, progress.step, accelerator.process_index, 1))
+    torch.manual_seed(int(random.integers(2**63)))
+    weight = 1.0 if args.init else z_weight(progress.step)
+    with accelerator.autocast():
+        loss, row = objective(x, weight, hidden=progress.step < args.hide and random.random() < 0.5)
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    accelerator.backward(loss)
+    row["norm"] = accelerator.clip_grad_norm_(objective.parameters(), 1.0)
+    if torch.isfinite(row["norm"]):
+        for optimizer in optimizers:
+            optimizer.step()
+    else:
+        progress.skipped += 1
+    return {key: float(value.detach()) for key, value in row.items()}
+
+
+@torch.no_grad()
+def move_average(average: Cheng2020Anchor, codec: Cheng2020Anchor, step: int) -> None:
+    """Move the averaged weights a little towards the present ones, further in the first steps of a run."""
+    stays = min(AVERAGE, (1 + step) / (10 + step))
+    for slow, fast in zip(average.parameters(), codec.parameters()):
+        slow.lerp_(fast, 1 - stays)
+
+
+def choose_steps(progress: Progress, minutes: float) -> int:
+    """How many steps fill the minutes: chosen once, by the main process for all, so that all see one schedule."""
+    steps = [max(progress.step + 1, round(60 * minutes * progress.step / progress.seconds))]
+    broadcast_object_list(steps)
+    return steps[0]
+
+
+def set_rates(optimizers, rates, args: argparse.Namespace, progress: Progress) -> None:
+    """The learning rates of this step; the quantiles of z, with the last optimizer, keep theirs."""
+    factor = args.rate * rate_factor(progress.step, progress.steps, args.decay)
+    for optimizer, own in zip(optimizers[:-1], rates):
+        for group, rate in zip(optimizer.param_groups, own):
+            group["lr"] = rate * factor
+
+
+def rate_factor(step: int, steps: int, decay: float = 0.5) -> float:
+    """Multiplier of the learning rates: a short warm-up, a plateau, and over the last share ``decay`` a line to zero."""
+    falling = (steps - step) / (decay * steps) if decay * steps else 1.0
+    return min(1.0, (step + 1) / WARM_UP, falling)
+
+
+def report(run: Path, args, codec, average, optimizers, progress: Progress, means, held_out, photographs) -> None:
+    """Write a line of the log, having measured the averaged weights if it is time, and save the state."""
+    measured = {}
+    if progress.step % HOLD_EVERY == 0 or progress.step == progress.steps:
+        measured = held_out_losses(average, held_out, LAMBDA[args.quality])
+        if measured["loss"] < progress.best:
+            progress.best = measured["loss"]
+            save_checkpoint(average, run / "best.safetensors", facts_of(args, codec, progress, photographs))
+    held_out_columns = {f"held_out_{key}": measured.get(key, "") for key in ("loss", "bpp", "bpp_z", "mse")}
+    stands = {key: value for key, value in asdict(progress).items() if key != "steps"}
+    log_line(run / "log.csv", stands | means | held_out_columns)
+    with written_whole(run / "state.pt") as part:
+        torch.save({"kind": kind_of(args, codec), "progress": asdict(progress),
+                    "codec": codec.state_dict(), "average": average.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, part)  # fmt: skip
+
+
+def facts_of(args: argparse.Namespace, codec, progress: Progress, photographs) -> dict[str, object]:
+    """What a checkpoint's header says of its training; of files only names, never where they lay."""
+    return {
+        "quality": args.quality, "architecture": type(codec).__name__, "lambda": LAMBDA[args.quality],
+        "N": codec.N, "M": codec.M, "step": progress.step, "minutes": round(progress.seconds / 60, 1),
+        "seed": args.seed, "init": "/".join(Path(args.init or args.borrow or "").parts[-2:]),
+        "held_out_loss": round(progress.best, 5), "photographs": list_digest([digest(p) for _, p in photographs]),
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- what a step learns from
+
+
+class Patches:
+    """Random square crops of photographs (H, W, 3), flipped and transposed at random.
+
+    The batch of a step depends on ``seed``, the step and the process alone, so a resumed run sees what it would have
+    seen.  All pixels lie on ``device`` in one tensor.
     """
 
-    def __init__(self, photographs: list[np.ndarray], seed: int, length: int):
-        self.photographs, self.seed, self.length = photographs, seed, length
+    def __init__(self, photographs: list[np.ndarray], seed: int, size: int = PATCH, device="cpu"):
+        self.seed, self.size = seed, size
+        self.sides = [p.shape[:2] for p in photographs]
+        self.starts = np.cumsum([0, *(height * width for height, width in self.sides)])
+        self.pixels = torch.cat([torch.tensor(p.reshape(-1, 3)) for p in photographs]).to(device)
 
-    def __len__(self) -> int:
-        return self.length
+    def batch(self, step: int, count: int = BATCH, process: int = 0) -> torch.Tensor:
+        """``count`` patches (count, 3, size, size) in [0, 1]."""
+        random = np.random.default_rng((self.seed, step, process))
+        return torch.stack([self.patch(random) for _ in range(count)])
 
-    def __getitem__(self, i: int) -> torch.Tensor:
-        random = np.random.default_rng((self.seed, i))
-        photograph = self.photographs[random.integers(len(self.photographs))]
-        top, left = (random.integers(side - PATCH + 1) for side in photograph.shape[:2])
-        patch = photograph[top : top + PATCH, left : left + PATCH]
+    def patch(self, random: np.random.Generator) -> torch.Tensor:
+        i = random.integers(len(self.sides))
+        height, width = self.sides[i]
+        photograph = self.pixels[self.starts[i] : self.starts[i + 1]].view(height, width, 3)
+        top, left = random.integers(height - self.size + 1), random.integers(width - self.size + 1)
+        patch = photograph[top : top + self.size, left : left + self.size].permute(2, 0, 1)
         if random.integers(2):
-            patch = patch.transpose(1, 0, 2)
+            patch = patch.transpose(1, 2)
         if random.integers(2):
-            patch = patch[:, ::-1]
-        return torch.from_numpy(np.ascontiguousarray(patch.transpose(2, 0, 1))).float() / 255
+            patch = patch.flip(2)
+        return patch.float() / 255
 
 
-def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: float = 1.0) -> dict[str, torch.Tensor]:
+# ---------------------------------------------------------------- the loss
+
+
+def losses(
+    codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: float = 1.0, hidden: bool = False
+) -> dict[str, torch.Tensor]:
     """Rate and distortion of a training batch ``x`` (B, 3, H, W) in [0, 1].
 
     Returns ``bpp`` (bits per pixel of y and z), ``bpp_z`` (of z alone), ``mse`` and ``loss`` = lmbda * 255**2 * mse + bpp (Minnen et al., NeurIPS 2018, eq. 1), in which the bits of z count ``z_weight`` times.
     The rate is that of latents with uniform noise, a differentiable stand-in for rounding (Balle et al., ICLR 2017); h_s and g_s see rounded latents, whose gradient is passed straight through.
-    Once z counts fully, the context is what a decoder will have, and the scales learn from the symbols that are really coded.
+    Once z counts fully, the context is what a decoder will have, and the scales learn from the symbols that are really
+    coded.  ``hidden`` puts zeros in place of the context, so that z has to say what the neighbours would.
     """
     gaussian, settled = codec.gaussian_conditional, z_weight == 1
     y = codec.g_a(x)
@@ -99,9 +298,8 @@ def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: floa
         z_hat = quantize_ste(z - medians) + medians
     hyper = codec.h_s(z_hat)
     seen = y + (as_decoded(codec, y, hyper) - y).detach() if settled else gaussian.quantize(y, "noise")
-    scales, means = (
-        codec.entropy_parameters(torch.cat((hyper, codec.context_prediction(seen)), dim=1)).float().chunk(2, 1)
-    )
+    context = codec.context_prediction(seen) * (not hidden)
+    scales, means = codec.entropy_parameters(torch.cat((hyper, context), dim=1)).float().chunk(2, 1)
     with torch.autocast(x.device.type, enabled=False):
         _, y_likelihoods = gaussian(y, scales.detach() if settled else scales, means)
         # Half of the batch is rounded as forward() does it, half as compress() does: g_s must serve both.
@@ -139,8 +337,10 @@ class Objective(torch.nn.Module):
         super().__init__()
         self.codec, self.lmbda = codec, lmbda
 
-    def forward(self, x: torch.Tensor, z_weight: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        row = losses(self.codec, x, self.lmbda, z_weight)
+    def forward(
+        self, x: torch.Tensor, z_weight: float, hidden: bool = False
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        row = losses(self.codec, x, self.lmbda, z_weight, hidden)
         return row["loss"] + self.codec.entropy_bottleneck.loss(), row
 
 
@@ -154,11 +354,26 @@ def weigh(x_hat, x, likelihoods, lmbda: float, z_weight: float = 1.0) -> dict[st
 
 
 @torch.no_grad()
+def held_out_losses(codec: Cheng2020Anchor, pictures: list[torch.Tensor], lmbda: float) -> dict[str, float]:
+    """Mean loss of single pictures (1, 3, H, W) by the codec's own forward pass, rounded, in float32."""
+    codec.eval()
+    rows = []
+    for x in pictures:
+        out = codec(x)
+        rows.append(weigh(out["x_hat"].clamp(0, 1), x, out["likelihoods"], lmbda))
+    codec.train()
+    return {key: float(np.mean([float(row[key]) for row in rows])) for key in rows[0]}
+
+
+# ---------------------------------------------------------------- the start and the optimizers
+
+
+@torch.no_grad()
 def scale_latents(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 5.0, z_std: float = 2.0) -> None:
     """Rescale a fresh codec so that y and z start with a spread that rounding cannot erase.
 
     The last layer of each analysis transform is multiplied, the first layers that read its latent are divided, and the predicted scales start at ``y_std``.
-    Attention blocks before and behind y are passed over: they add to what they read, so its spread survives them.
+    An attention block next to y goes on doing what it did: with a wider input its mask would saturate at once.
     """
     last = [layer for layer in codec.g_a if hasattr(layer, "weight")][-1]
     first = next(layer for layer in codec.g_s if hasattr(layer, "conv1"))
@@ -171,9 +386,25 @@ def scale_latents(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 5.0, z
 
     y_factor = y_std / codec.g_a(x).std()
     rescale(last, (first.conv1, codec.h_a[0], codec.context_prediction), y_factor)
+    for block in (codec.g_a[-1], codec.g_s[0]):
+        if isinstance(block, AttentionBlock):
+            widen(block, float(y_factor))
     z_factor = z_std / codec.h_a(codec.g_a(x)).std()
     rescale(codec.h_a[-1], (codec.h_s[0],), z_factor)
     codec.entropy_parameters[-1].bias[: codec.M] += y_std
+
+
+@torch.no_grad()
+def widen(block: AttentionBlock, factor: float) -> None:
+    """Make block(factor * x) equal to factor times what block(x) was: x + a(x) * sigmoid(b(x)).
+
+    Both branches are ReLUs and convolutions, so with wider biases they follow a wider input; the mask must not.
+    """
+    for name, parameter in block.named_parameters():
+        if name.endswith("bias"):
+            parameter *= factor
+    block.conv_b[-1].weight /= factor
+    block.conv_b[-1].bias /= factor
 
 
 def make_optimizers(codec: Cheng2020Anchor) -> list[torch.optim.Optimizer]:
@@ -200,112 +431,7 @@ def z_weight(step: int) -> float:
     return min(1.0, max(0.0, (step - Z_FREE) / (Z_FULL - Z_FREE)))
 
 
-def rate_factor(progress: float, step: int) -> float:
-    """Multiplier of the learning rates: a short warm-up, a plateau, then a straight line to zero."""
-    return min(1.0, (step + 1) / WARM_UP, (1 - progress) / DECAY)
-
-
-@torch.no_grad()
-def held_out_losses(codec: Cheng2020Anchor, pictures: list[torch.Tensor], lmbda: float) -> dict[str, float]:
-    """Mean loss of single pictures (1, 3, H, W) by the codec's own forward pass, rounded, in float32."""
-    codec.eval()
-    rows = []
-    for x in pictures:
-        out = codec(x)
-        rows.append(weigh(out["x_hat"].clamp(0, 1), x, out["likelihoods"], lmbda))
-    codec.train()
-    return {key: float(np.mean([float(row[key]) for row in rows])) for key in rows[0]}
-
-
-def train(args: argparse.Namespace) -> None:
-    """Run, or resume, one training; the module's docstring says what it leaves behind."""
-    accelerator = Accelerator(mixed_precision=args.precision)
-    lmbda, n = LAMBDA[args.quality], args.channels or BUNDLED_WIDTHS[args.quality][0]
-    architecture = Cheng2020Attention if args.attention else Cheng2020Anchor
-    kind = [args.quality, architecture.__name__, n]
-    run = Path(args.run)
-    run.mkdir(parents=True, exist_ok=True)
-    photographs = read_photographs(args.images)
-    hashes = write_list(run / "photographs.csv", photographs)
-    pictures = [central_square(p).to(accelerator.device) for _, p in photographs[::HELD_OUT_EVERY]]
-    patches = Patches([p for i, (_, p) in enumerate(photographs) if i % HELD_OUT_EVERY], args.seed, length=10**9)
-
-    torch.manual_seed(args.seed)
-    codec = architecture(n)
-    if args.init:
-        load_checkpoint(codec, Path(args.init))
-    else:
-        scale_latents(codec, torch.stack([patches[i] for i in range(BATCH)]))
-    optimizers = make_optimizers(codec)
-    base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    state = {"step": 0, "seconds": 0.0, "best": float("inf"), "skipped": 0}
-    if (run / "state.pt").exists():
-        saved = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
-        if saved["kind"] != kind:
-            quality, name, width = saved["kind"]
-            raise ValueError(
-                f"{run} holds a run of quality {quality} ({name}, N = {width}): choose another folder with --run"
-            )
-        state = saved["state"]
-        torch.nn.Module.load_state_dict(codec, saved["codec"])
-        for optimizer, saved_optimizer in zip(optimizers, saved["optimizers"]):
-            optimizer.load_state_dict(saved_optimizer)
-    start = state["step"] * BATCH * accelerator.num_processes
-    loader = DataLoader(Subset(patches, range(start, len(patches))), batch_size=BATCH)
-    objective, loader, *optimizers = accelerator.prepare(Objective(codec, lmbda), loader, *optimizers)
-
-    def progress() -> float:
-        return state["step"] / args.steps if args.steps else state["seconds"] / (60 * args.minutes)
-
-    def measure_and_save() -> dict[str, float]:
-        measured = held_out_losses(codec, pictures, lmbda)
-        if not accelerator.is_main_process:
-            return measured
-        if measured["loss"] < state["best"]:
-            state["best"] = measured["loss"]
-            facts = {"quality": args.quality, "architecture": architecture.__name__, "lambda": lmbda, "N": n, "step": state["step"],
-                     "minutes": round(state["seconds"] / 60, 1), "seed": args.seed, "init": "/".join(Path(args.init or "").parts[-2:]),
-                     "held_out_loss": round(measured["loss"], 5), "photographs": list_digest(hashes)}  # fmt: skip
-            save_checkpoint(codec, run / "best.safetensors", facts)
-        with written_whole(run / "state.pt") as part:
-            torch.save({"kind": kind, "state": state, "codec": codec.state_dict(),
-                        "optimizers": [o.state_dict() for o in optimizers]}, part)  # fmt: skip
-        return measured
-
-    bar = tqdm(total=args.steps, initial=state["step"], unit="step", disable=not accelerator.is_main_process)
-    sums, last = {}, time.monotonic()
-    for x in loader:
-        if progress() >= 1:
-            break
-        # The noise depends on the step, not on the history, so a resumed run draws what it would have drawn.
-        torch.manual_seed(hash((args.seed, state["step"], accelerator.process_index)) % 2**63)
-        factor = args.rate * rate_factor(progress(), state["step"])
-        for optimizer, rates in zip(optimizers, base_rates):
-            for group, rate in zip(optimizer.param_groups, rates):
-                group["lr"] = rate * (factor if optimizer is not optimizers[-1] else 1.0)
-            optimizer.zero_grad()
-        with accelerator.autocast():
-            loss, row = objective(x, 1.0 if args.init else z_weight(state["step"]))
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(objective.parameters(), 1.0)
-        if torch.isfinite(norm):
-            for optimizer in optimizers:
-                optimizer.step()
-        else:
-            state["skipped"] += 1
-        now = time.monotonic()
-        state["step"], state["seconds"], last = state["step"] + 1, state["seconds"] + now - last, now
-        for key, value in row.items():
-            sums[key] = sums.get(key, 0.0) + value.item() / LOG_EVERY
-        bar.update()
-        if state["step"] % LOG_EVERY == 0:
-            measured = measure_and_save() if state["step"] % HOLD_EVERY == 0 else {}
-            if accelerator.is_main_process:
-                held_out = {f"held_out_{key}": measured.get(key, "") for key in sums}
-                log_line(run / "log.csv", {**state, "factor": factor, "norm": norm.item(), **sums, **held_out})
-            bar.set_postfix(loss=f"{sums['loss']:.3f}", bpp=f"{sums['bpp']:.3f}")
-            sums = {}
-    measure_and_save()
+# ---------------------------------------------------------------- a head on a frozen codec
 
 
 def train_head(args: argparse.Namespace) -> None:
@@ -356,27 +482,40 @@ def train_head(args: argparse.Namespace) -> None:
         save_file(tensors, part, {key: str(value) for key, value in facts.items()})
 
 
+# ---------------------------------------------------------------- photographs, checkpoints, logs
+
+
 def read_photographs(source: str) -> list[tuple[str, np.ndarray]]:
-    """Names and pixels (H, W, 3) of a folder or a data set; ValueError for none, or for one smaller than a patch."""
+    """Names and pixels (H, W, 3) of a folder or a data set, without those that are too small, which are named.
+
+    Raises ValueError where fewer than two are left: one is held out.
+    """
     photographs = [(row["name"], np.asarray(to_rgb(row["image"]))) for row in load_images(source)]
-    for name, photograph in photographs:
-        if min(photograph.shape[:2]) < max(PATCH, HELD_OUT_SIZE):
-            height, width = photograph.shape[:2]
-            raise ValueError(f"{name} is {width}x{height}: at least {HELD_OUT_SIZE} pixels a side are needed")
+    small = [name for name, photograph in photographs if min(photograph.shape[:2]) < HELD_OUT_SIZE]
+    if small:
+        print(f"left out, for want of {HELD_OUT_SIZE} pixels a side: {', '.join(small)}")
+    photographs = [(name, photograph) for name, photograph in photographs if name not in set(small)]
     if len(photographs) < 2:
-        raise ValueError(f"{source} holds one picture: one is held out, so at least two are needed")
+        raise ValueError(
+            f"{source} holds {len(photographs)} photographs that are large enough: at least two are needed"
+        )
     return photographs
 
 
 def write_list(path: Path, photographs: list[tuple[str, np.ndarray]]) -> list[str]:
     """List the photographs with the SHA-256 of their pixels, and return the hashes."""
-    hashes = [hashlib.sha256(p.tobytes()).hexdigest() for _, p in photographs]
+    hashes = [digest(p) for _, p in photographs]
     with written_whole(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("name", "sha256", "used"))
-        for i, ((name, _), digest) in enumerate(zip(photographs, hashes)):
-            writer.writerow((name, digest, "training" if i % HELD_OUT_EVERY else "held out"))
+        for i, ((name, _), sha) in enumerate(zip(photographs, hashes)):
+            writer.writerow((name, sha, "training" if i % HELD_OUT_EVERY else "held out"))
     return hashes
+
+
+def digest(photograph: np.ndarray) -> str:
+    """The SHA-256 of a photograph's pixels."""
+    return hashlib.sha256(photograph.tobytes()).hexdigest()
 
 
 def list_digest(hashes: list[str]) -> str:
@@ -405,42 +544,79 @@ def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]
 
 
 def log_line(path: Path, row: dict[str, object]) -> None:
-    """Append one line to a CSV file, with a header if it is the first."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
+    """Add a line to a CSV file, in place of those of this step and later ones, which a killed run may have left."""
+    lines = []
+    if path.exists():
+        with path.open(newline="") as file:
+            lines = [line for line in csv.DictReader(file) if int(line["step"]) < row["step"]]
+    lines.append({key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()})
+    with written_whole(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, row, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow({key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()})
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+# ---------------------------------------------------------------- command line
+
+
+def positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"more than zero, not {text}")
+    return number
+
+
+def count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"at least 1, not {text}")
+    return int(text)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--quality", type=int, required=True, choices=QUALITIES)
+    add("--images", required=True, help="folder of photographs, or the name of a data set")
+    add("--run", required=True, help="folder for the log, the state and the best checkpoint")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument(
+        "--minutes", type=positive, help="length of the run in minutes, by the speed of its first steps"
+    )
+    length.add_argument("--steps", type=count, help="length of the run in steps")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--init", help="checkpoint to start from, of a neighbouring quality")
+    start.add_argument("--borrow", help="checkpoint of other widths, of which the layers that fit are taken")
+    add("--rate", type=positive, default=1.0, help="share of the full learning rates; less for a good start")
+    add("--decay", type=float, default=0.5, help="share of the run in which the rates fall to zero; 0 keeps them")
+    add("--hide", type=int, default=0, help="steps in which every other batch does without the context")
+    add("--widths", type=count, nargs=2, metavar=("N", "M"), help="if not those of the bundled checkpoint")
+    add("--batch", type=count, default=BATCH)
+    add("--patch", type=count, default=PATCH, help="side of the square patches in pixels, a multiple of 64")
+    add("--attention", action="store_true", help="with the attention blocks of the paper; N and M are equal then")
+    add("--mixture", type=int, choices=COMPONENTS, metavar="K",
+        help="no codec, but a head of K Gaussians on the latents of the bundled one (chapter 14)")  # fmt: skip
+    add("--seed", type=int, default=0)
+    add("--precision", default="no", choices=("no", "bf16"), help="mixed precision")
+    args = parser.parse_args(arguments)
+    if args.mixture and (not args.steps or args.steps < LOG_EVERY):
+        parser.error(f"--mixture goes with --steps, at least {LOG_EVERY}")
+    if args.patch % 64 or args.patch > HELD_OUT_SIZE:
+        parser.error(f"--patch is a multiple of 64 up to {HELD_OUT_SIZE}, not {args.patch}")
+    if not 0 <= args.decay <= 1:
+        parser.error(f"--decay is a share between 0 and 1, not {args.decay}")
+    if args.attention and args.widths and args.widths[0] != args.widths[1]:
+        parser.error("--attention needs --widths with N = M")
+    return args
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quality", type=int, required=True, choices=QUALITIES)
-    parser.add_argument("--images", required=True, help="folder of photographs, or the name of a data set")
-    parser.add_argument("--run", required=True, help="folder for the log, the state and the best checkpoint")
-    length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--minutes", type=float, help="length of the run in minutes")
-    length.add_argument("--steps", type=int, help="length of the run in steps")
-    parser.add_argument("--init", help="checkpoint to start from, of a neighbouring quality")
-    parser.add_argument(
-        "--rate", type=float, default=1.0, help="share of the full learning rates; less for a good start"
-    )
-    parser.add_argument("--channels", type=int, help="N, if not that of the bundled checkpoint of this quality")
-    parser.add_argument("--attention", action="store_true", help="with the attention blocks of the paper")
-    parser.add_argument(
-        "--mixture", type=int, choices=COMPONENTS, metavar="K",
-        help="no codec, but a head of K Gaussians on the latents of the bundled one (chapter 14); needs --steps",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision")
-    args = parser.parse_args()
-    if args.mixture and not args.steps:
-        parser.error("--mixture goes with --steps")
+    args = parse()
     try:
         train_head(args) if args.mixture else train(args)
     except (ValueError, OSError) as error:
         raise SystemExit(f"train.py: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("train.py: stopped; the same command goes on from the last state") from None
 
 
 if __name__ == "__main__":

@@ -3,12 +3,17 @@
 import argparse
 import csv
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import constriction
 import numpy as np
 import pytest
 import torch
+from compressai.layers import AttentionBlock
 from compressai.models import Cheng2020Anchor
 from PIL import Image
 from safetensors import safe_open
@@ -46,15 +51,14 @@ def photographs(tmp_path):
 @pytest.fixture
 def small(monkeypatch):
     """Runs of a few steps that save every other one."""
-    for name, value in {"BATCH": 2, "LOG_EVERY": 1, "HOLD_EVERY": 2}.items():
+    for name, value in {"LOG_EVERY": 1, "HOLD_EVERY": 2}.items():
         monkeypatch.setattr(train, name, value)
 
 
 def arguments(folder, run, **changed):
-    given = {"quality": 1, "images": str(folder), "run": str(run), "minutes": None, "steps": 4, "seed": 0, "init": None}
-    return argparse.Namespace(
-        **given | {"precision": "no", "rate": 1.0, "channels": None, "attention": False} | changed
-    )
+    """What the command line gives for a run of four steps, with ``changed`` fields."""
+    args = train.parse(["--quality", "1", "--images", str(folder), "--run", str(run), "--steps", "4", "--batch", "2"])
+    return argparse.Namespace(**vars(args) | changed)
 
 
 def test_six_checkpoints_are_bundled():
@@ -82,21 +86,64 @@ def test_the_check_on_evaluation_pictures_can_fail():
     assert train.list_digest(poisoned) != named_list(CHECKPOINTS[0])
 
 
-def test_a_killed_run_resumes_exactly(photographs, tmp_path, small, monkeypatch):
+@pytest.mark.parametrize("log_every", [1, 2])
+def test_a_killed_run_resumes_exactly(photographs, tmp_path, small, monkeypatch, log_every):
+    monkeypatch.setattr(train, "LOG_EVERY", log_every)
     train.train(arguments(photographs, tmp_path / "whole"))
 
     real = train.rate_factor
-    monkeypatch.setattr(train, "rate_factor", lambda progress, step: 1 / 0 if step == 3 else real(progress, step))
+    monkeypatch.setattr(train, "rate_factor", lambda step, *rest: 1 / 0 if step == 3 else real(step, *rest))
     with pytest.raises(ZeroDivisionError):
         train.train(arguments(photographs, tmp_path / "killed"))
+    # Killed between the log and the state: the log knows more steps than the state.
+    (tmp_path / "killed" / "log.csv").write_text((tmp_path / "whole" / "log.csv").read_text())
     monkeypatch.setattr(train, "rate_factor", real)
     train.train(arguments(photographs, tmp_path / "killed"))
 
-    whole, resumed = (
-        torch.load(tmp_path / run / "state.pt", weights_only=True)["codec"] for run in ("whole", "killed")
-    )
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    whole, resumed = (torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("whole", "killed"))
+    for part in ("codec", "average"):
+        assert whole[part].keys() == resumed[part].keys()
+        assert all(torch.equal(whole[part][name], resumed[part][name]) for name in whole[part])
+    rows = [list(csv.DictReader((tmp_path / run / "log.csv").open())) for run in ("whole", "killed")]
+    assert [row["step"] for row in rows[0]] == [str(i) for i in range(log_every, 5, log_every)]
+    for row in (row for log in rows for row in log):
+        del row["seconds"]
+    assert rows[0] == rows[1]
+
+
+def test_two_processes_end_with_identical_weights(photographs, tmp_path):
+    """Each has its own patches and noise; gradients are joined, and the schedule is that of one process."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", Path(__file__), photographs, tmp_path]  # fmt: skip
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(helpers.ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1))
+    assert first["weights"].keys() == second["weights"].keys()
+    assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
+    assert first["steps"] == second["steps"] > 2
+    assert not torch.equal(first["patch"], second["patch"])
+
+
+def one_of_two_processes(photographs: str, out: str) -> None:
+    """What the test above runs twice: a run by --minutes, so short that the clocks would disagree."""
+    rank, kept = int(os.environ["RANK"]), {}
+    real_average, real_batch = train.move_average, train.Patches.batch
+    train.TIMED = 2
+
+    def move_average(average, codec, step):
+        real_average(average, codec, step)
+        kept.update(weights={f"{name}{part}": p for part, c in (("", codec), (" average", average))
+                             for name, p in c.named_parameters()}, steps=step + 3)  # fmt: skip
+
+    def batch(self, step, count, process=0):
+        time.sleep(0.2 * rank)
+        kept["patch"] = real_batch(self, 0, 1, process)
+        return real_batch(self, step, count, process)
+
+    train.move_average, train.Patches.batch = move_average, batch
+    train.train(arguments(photographs, Path(out) / "run", steps=None, minutes=0.03, widths=(8, 8), patch=64))
+    torch.save(kept, Path(out) / f"rank{rank}.pt")
 
 
 def test_what_a_run_leaves_behind(photographs, tmp_path, small):
@@ -113,10 +160,25 @@ def test_what_a_run_leaves_behind(photographs, tmp_path, small):
     assert not list(run.glob("*.part"))
 
 
-def test_photographs_smaller_than_needed_are_named(tmp_path):
-    Image.new("RGB", (100, 300)).save(tmp_path / "tiny.png")
-    with pytest.raises(ValueError, match="tiny is 100x300"):
-        train.read_photographs(str(tmp_path))
+def test_photographs_smaller_than_needed_are_left_out_and_named(photographs, capsys):
+    Image.new("RGB", (100, 300)).save(photographs / "tiny.png")
+    assert len(train.read_photographs(str(photographs))) == 3
+    assert capsys.readouterr().out == "left out, for want of 256 pixels a side: tiny\n"
+    for i in range(2):
+        (photographs / f"{i}.png").unlink()
+    with pytest.raises(ValueError, match="holds 1 photographs that are large enough"):
+        train.read_photographs(str(photographs))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["--steps 0", "--steps -5", "--minutes 0", "--minutes nan", "--steps 20 --mixture 3", "--minutes 1 --mixture 3",
+     "--steps 9 --patch 100", "--steps 9 --decay 2", "--steps 9 --precision fp16", "--steps 9 --attention --widths 8 16"],
+)  # fmt: skip
+def test_arguments_out_of_bounds_are_one_line(wrong, capsys):
+    with pytest.raises(SystemExit):
+        train.parse(["--quality", "1", "--images", "x", "--run", "y", *wrong.split()])
+    assert "error: " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_folder_without_photographs(tmp_path):
@@ -146,15 +208,54 @@ def test_a_gradient_that_is_not_finite_is_skipped(photographs, tmp_path, small, 
     monkeypatch.setattr(train, "losses", poisoned)
     train.train(arguments(photographs, tmp_path / "run", steps=2))
     saved = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert saved["state"]["skipped"] == 2
+    assert saved["progress"]["skipped"] == 2
     assert all(torch.isfinite(value).all() for value in saved["codec"].values())
 
 
-def test_patches_depend_on_seed_and_index_alone():
+def test_patches_depend_on_seed_step_and_process_alone():
     photographs = [np.random.default_rng(0).integers(0, 256, (200, 150, 3), dtype=np.uint8)]
-    one, same, other = (train.Patches(photographs, seed, length=10) for seed in (0, 0, 1))
-    assert torch.equal(one[3], same[3]) and not torch.equal(one[3], other[3])
-    assert one[3].shape == (3, 128, 128) and one[3].min() >= 0 and one[3].max() <= 1
+    one, same, other = (train.Patches(photographs, seed) for seed in (0, 0, 1))
+    assert torch.equal(one.batch(3), same.batch(3))
+    assert not torch.equal(one.batch(3), other.batch(3)) and not torch.equal(one.batch(3), one.batch(3, process=1))
+    assert one.batch(3).shape == (train.BATCH, 3, 128, 128) and one.batch(3).min() >= 0 and one.batch(3).max() <= 1
+
+
+def test_patches_are_cut_from_the_photographs():
+    """A photograph whose pixels count upwards tells where a patch comes from."""
+    photograph = np.arange(140 * 130 * 3, dtype=np.uint32).reshape(140, 130, 3)
+    patches = train.Patches([np.zeros((150, 160, 3), np.uint8), (photograph // 220).astype(np.uint8)], seed=0)
+    found = [x for step in range(8) for x in patches.batch(step) * 255 if x.max() > 0]
+    rows = np.lib.stride_tricks.sliding_window_view((photograph // 220).astype(np.uint8)[:, :, 0], (128, 128))
+    assert found
+    for x in found:
+        turned = [
+            f(x[0].round().byte().numpy()) for f in (lambda a: a, np.fliplr, np.transpose, lambda a: np.fliplr(a).T)
+        ]
+        assert any((rows == patch).all((2, 3)).any() for patch in turned)
+
+
+def test_layers_that_fit_are_borrowed():
+    torch.manual_seed(0)
+    codec = helpers.DeepAnchor(32, 64)
+    narrow = helpers.load_codec(3, "bundled")
+    train.borrow(codec, helpers.checkpoint_path(3, "bundled"))
+    assert torch.equal(codec.g_a[3].conv1.weight, narrow.g_a[3].conv1.weight)
+    assert codec.g_a[-1].weight.shape == (64, 32, 3, 3) and codec.g_s[0].conv1.weight.shape == (64, 64, 3, 3)
+
+
+def test_the_schedule_counts_steps():
+    assert [train.rate_factor(step, 1000) for step in (0, 99, 499, 750, 1000)] == [0.01, 1, 1, 0.5, 0]
+    assert train.rate_factor(50_000, 100_000, decay=0) == 1
+    assert train.rate_factor(40, 0) == 0.41  # --minutes has not chosen the number of steps yet
+
+
+def test_an_attention_block_with_a_wider_input_does_what_it_did():
+    torch.manual_seed(0)
+    block, x = AttentionBlock(16), torch.randn(1, 16, 12, 12)
+    with torch.no_grad():
+        before = 5 * block(x)
+        train.widen(block, 5.0)
+        assert torch.allclose(block(5 * x), before, atol=1e-5)
 
 
 def test_scaled_latents_survive_rounding():
@@ -206,7 +307,7 @@ def test_scales_learn_from_the_symbols_once_z_counts():
 
 
 def test_a_codec_with_attention_trains_and_loads(photographs, tmp_path, small):
-    train.train(arguments(photographs, tmp_path / "run", attention=True, channels=16))
+    train.train(arguments(photographs, tmp_path / "run", attention=True, widths=(16, 16)))
     codec = helpers.load_trained(tmp_path / "run" / "best.safetensors")
     assert type(codec).__name__ == "Cheng2020Attention" and codec.N == 16
 
@@ -217,3 +318,7 @@ def test_a_head_trains_from_the_codec_s_own(photographs, tmp_path, small):
     assert log[0] == "step,bits,held_out_bits" and len(log) == 3
     head = load_file(tmp_path / "head.safetensors")
     assert head["4.weight"].shape[0] == 3 * 2 * 32
+
+
+if __name__ == "__main__":
+    one_of_two_processes(*sys.argv[1:])
