@@ -23,17 +23,17 @@ test: .venv/ready
 
 # Run every chapter and keep its outputs in the notebook: after a change of code or of checkpoints.
 notebooks: .venv/ready
-	$(BIN)/python book/journey.py
-	$(BIN)/python book/here.py
+	$(BIN)/python tools/journey.py
+	$(BIN)/python tools/here.py
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 
 # Write the golden files anew: only after a change of checkpoints.
 vectors: .venv/ready
-	$(BIN)/python tests/make_vectors.py
+	$(BIN)/python tools/make_vectors.py
 
 # Bytes, seconds and memory of the bitstream beside CompressAI's; DGML_IMAGES chooses the pictures.
 bench: .venv/ready
-	$(BIN)/python tests/bench.py
+	$(BIN)/python tools/bench.py
 
 # Ten times as many corrupted files as make test decodes.
 fuzz: .venv/ready

@@ -16,7 +16,7 @@ title: explore
 only_build_toc_files: true
 execute: {execute_notebooks: "off"}
 sphinx:
-  local_extensions: {explore: book}
+  local_extensions: {explore: tools}
   config: {html_static_path: [book/_static], suppress_warnings: [myst.xref_missing]}
 """
 
@@ -31,8 +31,9 @@ def page_file(tmp_path_factory, browser):
         (folder / name).symlink_to(ROOT / name)
     ignored = shutil.ignore_patterns("run", "__pycache__")
     shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static", ignore=ignored)
-    for name in ("explore.md", "explore.py"):
-        shutil.copy(ROOT / "book" / name, folder / "book")
+    shutil.copy(ROOT / "book" / "explore.md", folder / "book")
+    (folder / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "explore.py", folder / "tools")
     command = [Path(sys.executable).with_name("jupyter-book"), "build", folder]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]

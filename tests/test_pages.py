@@ -2,14 +2,11 @@
 
 import json
 import re
-import sys
 
+import here
 import pytest
 
 from helpers import ROOT
-
-sys.path.insert(0, str(ROOT / "book"))
-import here
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MINUTES = {"ten": 10, "fifteen": 15, "twenty": 20, "twenty-five": 25, "thirty": 30}
@@ -29,12 +26,12 @@ def test_the_map_at_its_head_is_that_of_the_chapter(path):
     n = int(path.stem[:2])
     assert f"![{here.alt(n)}](../book/_static/here-{n:02}.svg)" in "".join(cells(path)[0]["source"])
     drawn = (ROOT / f"book/_static/here-{n:02}.svg").read_text(encoding="utf-8")
-    assert drawn == here.drawing(here.HERE[n]), "python book/here.py draws it anew"
+    assert drawn == here.drawing(here.HERE[n]), "python tools/here.py draws it anew"
 
 
 def test_every_figure_is_listed():
     listed = (ROOT / "book/figures.md").read_text(encoding="utf-8")
-    assert listed == here.figures(), "python book/here.py lists them anew"
+    assert listed == here.figures(), "python tools/here.py lists them anew"
     assert listed.count("{numref}") > 40
 
 

@@ -1,4 +1,4 @@
-"""The built site: what book/light.py makes of it, and every page in a real browser, in both themes and at both widths."""
+"""The built site: what tools/light.py makes of it, and every page in a real browser, in both themes and at both widths."""
 
 import shutil
 import subprocess
@@ -14,12 +14,10 @@ import nbformat
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from light import lighten
 from PIL import Image
 
 from helpers import ROOT
-
-sys.path.insert(0, str(ROOT / "book"))
-from light import lighten
 
 
 def test_a_built_site_becomes_lighter_and_shows_the_same(tmp_path):

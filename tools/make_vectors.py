@@ -12,9 +12,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import bitstream
-from helpers import QUALITIES, load_codec, load_images, to_rgb
+from helpers import QUALITIES, ROOT, load_codec, load_images, to_rgb
 
-FOLDER = Path(__file__).parent / "vectors"
+FOLDER = ROOT / "tests" / "vectors"
 BOX = (160, 60, 256, 140)  # of the first bundled photograph: 96x80 pixels, so that padding matters
 
 

@@ -26,7 +26,7 @@ from helpers import (
     to_rgb,
 )
 
-RUN = Path(__file__).parent / "_static" / "explore" / "run"
+RUN = Path(__file__).parents[1] / "book" / "_static" / "explore" / "run"
 ROWS, COLUMNS = 6, 10  # of the wavefront's grid
 PLOT_WIDTH, PLOT_HEIGHT = 360, 230
 
