@@ -45,7 +45,7 @@ linkcheck: .venv/ready
 
 # Compare published weights on Kodak image 22 with the reference numbers; needs the network once.
 reproduce: .venv/ready
-	$(BIN)/python evaluate.py --reproduce
+	$(BIN)/python reproduce.py
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache

@@ -5,13 +5,11 @@
     python evaluate.py --images PICTURES --checkpoints FILES   one's own -> results/<set>_checkpoints.json, or --name's
     python evaluate.py --images PICTURES --mixtures    the bytes of y under 1, 2 and 3 Gaussians -> results/<set>_mixtures.json
     python evaluate.py --report                        tables from what results/ holds
-    python evaluate.py --reproduce                     published weights against the reference numbers
 
 PICTURES is a folder, a data set's name, or "bundled".
 """
 
 import argparse
-import io
 import json
 import math
 import os
@@ -19,18 +17,14 @@ import platform
 import re
 import sys
 import time
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable
 from functools import lru_cache, partial
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import constriction
 import torch
-from bjontegaard import bd_rate
 from PIL import AvifImagePlugin, Image, features
 from pillow_jxl import JpegXLImagePlugin
 from pytorch_msssim import ms_ssim
@@ -39,6 +33,7 @@ from tqdm import tqdm
 import bitstream
 import helpers
 import mixtures
+from curves import CLASSICAL, Curve, bd_rate_over, classical_file, point, read_classical, staircase
 from helpers import (
     QUALITIES,
     Cheng2020Anchor,
@@ -55,27 +50,7 @@ from helpers import (
 
 RESULTS = helpers.ROOT / "results"
 SUFFIX = {"bundled": "bundled", "published": "published_weights"}  # kodak_published.json is CompressAI's own table
-# The names that Pillow gives to the formats, what it is called with, and a ladder of settings from about 0.08 bpp (where the format goes so low) to 2.
-CLASSICAL = {
-    "JPEG": ("JPEG", {"optimize": True, "subsampling": "4:2:0"}, (3, 5, 8, 13, 20, 34, 55, 75, 86)),
-    # Without mct the colours are not transformed, and the file is more than twice as large.
-    "JPEG 2000": ("JPEG2000", {"irreversible": True, "mct": 1}, (3, 4, 6, 9, 14, 21, 32, 50, 84)),
-    "WebP": ("WEBP", {"method": 6}, (0, 3, 8, 16, 30, 50, 70, 80, 90)),
-    # One thread: with more, libaom may divide the work, and so the bits, differently.
-    "AVIF": ("AVIF", {"subsampling": "4:2:0", "speed": 6, "max_threads": 1}, (5, 14, 22, 30, 39, 49, 60, 72, 84)),
-    "JPEG XL": ("JXL", {"effort": 7, "num_threads": 0}, (0, 10, 20, 30, 45, 60, 75, 84, 89)),
-}
 MS_SSIM_SIDE = 161  # five scales of an 11x11 window need more than 160 pixels
-# What counts as the same number, by its name in the reference: absolute and relative tolerance; the first that matches.
-TOLERANCES = (
-    ("zlib9_bytes|bpp_zlib", 0, 0.01),  # deflate has more than one implementation
-    ("over_theoretical", 0.1, 0),
-    ("bpp|top_y_channels . 2", 0.0005, 0),
-    ("psnr_db|range", 0.02, 0),
-    ("", 0, 0),
-)
-Point = dict[str, object]
-Curve = dict[str, Point]
 
 
 # ---------------------------------------------------------------- measuring
@@ -127,23 +102,6 @@ def timed(run: Callable) -> tuple[object, float]:
     return result, time.process_time() - start
 
 
-def classical_file(name: str, setting: int, picture: Image.Image) -> bytes:
-    """The file of an RGB picture in a format of :data:`CLASSICAL`; a higher setting is a larger file.
-
-    The setting is the format's quality, or, for JPEG 2000, the size in thousandths of three bytes a pixel.
-    """
-    file_format, options, _ = CLASSICAL[name]
-    is_size = name == "JPEG 2000"
-    how = {"quality_mode": "rates", "quality_layers": [1000 / setting]} if is_size else {"quality": setting}
-    file = io.BytesIO()
-    picture.save(file, file_format, **how, **options)
-    return file.getvalue()
-
-
-def read_classical(data: bytes) -> Image.Image:
-    return to_rgb(Image.open(io.BytesIO(data)))
-
-
 def score(rate: float, picture: Image.Image, decoded: Image.Image) -> list[float | None]:
     """[bpp, PSNR in dB, MS-SSIM] of two RGB pictures of one size.
 
@@ -155,15 +113,6 @@ def score(rate: float, picture: Image.Image, decoded: Image.Image) -> list[float
     large = min(picture.size) >= MS_SSIM_SIDE
     similarity = round(ms_ssim(255 * x, 255 * x_hat, data_range=255).item(), 5) if large else None
     return [round(rate, 5), round(db, 4) if math.isfinite(db) else None, similarity]
-
-
-def point(per_image: dict[str, list[float | None]], seconds: list[tuple[float, float]] | None = None) -> Point:
-    """One point of a curve: the mean of each measure (None where one picture's is) and of the seconds to encode and to decode, then every picture's measures."""
-    means = (None if None in column else sum(column) / len(column) for column in zip(*per_image.values()))
-    rounded = (mean if mean is None else round(mean, digits) for mean, digits in zip(means, (5, 4, 5)))
-    times = (float(f"{sum(column) / len(column):.3g}") for column in zip(*seconds or []))
-    measures, costs = zip(("bpp", "psnr", "ms_ssim"), rounded), zip(("seconds_encode", "seconds_decode"), times)
-    return dict(measures) | dict(costs) | {"per_image": per_image}
 
 
 def coders(weights: str, classical: bool) -> dict[str, dict[str, Callable]]:
@@ -323,39 +272,6 @@ def write_json(path: Path, content: dict) -> None:
 # ---------------------------------------------------------------- reporting
 
 
-def staircase(curve: Curve) -> list[tuple[str, bool, int, int]]:
-    """For each quality but the lowest: its name, whether its mean bpp and mean PSNR both exceed those of the quality below, and on how many pictures the bpp and the PSNR do."""
-    steps = []
-    for (_, low), (quality, high) in pairwise(curve.items()):
-        pairs = [(low["per_image"][name], high["per_image"][name]) for name in low["per_image"]]
-        counts = [sum(exceeds(b[i], a[i]) for a, b in pairs) for i in (0, 1)]
-        steps.append((quality, all(exceeds(high[key], low[key]) for key in ("bpp", "psnr")), *counts))
-    return steps
-
-
-def exceeds(high: float | None, low: float | None) -> bool:
-    """Whether ``high`` is above ``low``; a PSNR of None stands for infinity."""
-    return low is not None and (high is None or high > low)
-
-
-def bd_rate_over(anchor: Curve, test: Curve) -> tuple[float, float, float] | None:
-    """BD-rate in % of the mean curves, and both ends in dB of the PSNR range that they share.
-
-    Negative: ``test`` needs fewer bits than ``anchor`` for the same PSNR (Bjontegaard, VCEG-M33, 2001; PCHIP interpolation).
-    None where it is not defined: no shared range, or a PSNR that does not rise with the rate.
-    """
-    points = [sorted((p["bpp"], p["psnr"]) for p in c.values() if p["psnr"] is not None) for c in (anchor, test)]
-    (rates, dbs), (test_rates, test_dbs) = ([list(column) for column in zip(*curve)] or ([], []) for curve in points)
-    if any(len(column) < 2 or any(b <= a for a, b in pairwise(column)) for column in (dbs, test_dbs)):
-        return None
-    low, high = max(dbs[0], test_dbs[0]), min(dbs[-1], test_dbs[-1])
-    if low >= high:
-        return None
-    # The library warns of curves that share less than 75 % of their range; the report prints the range instead.
-    change = bd_rate(rates, dbs, test_rates, test_dbs, method="pchip", require_matching_points=False, min_overlap=0)
-    return float(change), low, high
-
-
 def report(folder: Path) -> tuple[str, bool]:
     """The tables of every measurement of the codec in ``folder``, and whether every staircase rises."""
     lines, good = [], True
@@ -414,124 +330,11 @@ def rate_table(path: Path, images: list[str], curve: Curve) -> list[str]:
     return lines
 
 
-# ---------------------------------------------------------------- reproducing
-
-
-@torch.no_grad()
-def walk(codec_for_quality: Callable[[int], Cheng2020Anchor], picture: Image.Image, qualities=QUALITIES) -> dict:
-    """The numbers of the book's first part for one picture, in the form and to the digits of the reference file.
-
-    The staircase has a step for each of ``qualities``; quality 3 among them is taken apart. PSNR is that of floats, not of 8 bits.
-    """
-    x, n_pixels = image_to_tensor(picture), picture.width * picture.height
-    got = {"image": {"width": picture.width, "height": picture.height, "n_pixels": n_pixels}, "staircase": []}
-    for quality in tqdm(qualities, unit="quality", disable=None, leave=False):
-        codec = codec_for_quality(quality)
-        out = codec(pad(x))
-        rate, db = bpp(out["likelihoods"], n_pixels), psnr(x, crop(out["x_hat"], x.shape[-2:]))
-        got["staircase"].append({"quality": quality, "N": codec.N, "bpp": round(rate, 4), "psnr_db": round(db, 2)})
-        if quality == 3:
-            per_channel = helpers.bits(out["likelihoods"]["y"]).sum((0, 2, 3), dtype=torch.float64) / n_pixels
-            top = per_channel.topk(5)
-            got |= {
-                "quality": quality,
-                "N": codec.N,
-                "params_millions": round(sum(p.numel() for p in codec.parameters()) / 1e6, 2),
-                "bpp_theoretical": round(rate, 4),
-                "top_y_channels": [[i, round(b, 5)] for i, b in zip(top.indices.tolist(), top.values.tolist())],
-                "naive": naive_buffer(codec, x, rate),
-            }
-    return got
-
-
-def naive_buffer(codec: Cheng2020Anchor, x: torch.Tensor, rate: float) -> dict:
-    """Pack x (1, 3, H, W) in [0, 1] with means that never saw the context model, cast to int16, and decode it.
-
-    ``rate`` is the forward pass's, in bits per pixel, that both sizes of the buffer are compared with.
-    """
-    size = x.shape[-2:]
-    y = codec.g_a(pad(x))
-    z_hat, _ = codec.entropy_bottleneck(codec.h_a(y))
-    scales, means = codec.h_s(z_hat).chunk(2, 1)
-    y_hat, _ = codec.gaussian_conditional(y, scales, means=means)
-    buffer = helpers.pack(y_hat, z_hat)
-    packed = zlib.compress(buffer, 9)
-    raw_bpp, zlib_bpp = (8 * len(b) / (size[0] * size[1]) for b in (buffer, packed))
-    decoded = crop(codec.g_s(helpers.unpack(zlib.decompress(packed))[0]), size).clamp(0, 1)
-    return {
-        "y_hat_shape": list(y_hat.shape),
-        "y_hat_range": [round(y_hat.min().item(), 2), round(y_hat.max().item(), 2)],
-        "z_hat_shape": list(z_hat.shape),
-        "z_hat_range": [round(z_hat.min().item(), 2), round(z_hat.max().item(), 2)],
-        "buffer_bytes": len(buffer),
-        "zlib9_bytes": len(packed),
-        "bpp_raw": round(raw_bpp, 4),
-        "bpp_zlib": round(zlib_bpp, 4),
-        "raw_over_theoretical": round(raw_bpp / rate, 1),
-        "zlib_over_theoretical": round(zlib_bpp / rate, 1),
-        "psnr_db": round(psnr(x, decoded), 2),
-    }
-
-
-def compare(reference: dict, got: dict) -> list[tuple[str, float, float | None, str]]:
-    """(name, expected, got, "ok" or "MISS") of every number in ``reference``; None where ``got`` lacks it."""
-    rows, found = [], dict(numbers(got))
-    for name, expected in numbers(reference):
-        absolute, relative = next((a, r) for pattern, a, r in TOLERANCES if re.search(pattern, name))
-        value = found.get(name, math.nan)
-        # The last digit of a sum in binary is not a miss.
-        same = math.isclose(value, expected, rel_tol=0, abs_tol=absolute + relative * abs(expected) + 1e-9)
-        rows.append((name, expected, found.get(name), "ok" if same else "MISS"))
-    return rows
-
-
-def numbers(value: object, name: str = "") -> Iterator[tuple[str, float]]:
-    """(name, number) of everything inside nested dicts and lists; list items count from 1, remarks are left out."""
-    if isinstance(value, dict | list):
-        parts = value.items() if isinstance(value, dict) else enumerate(value, 1)
-        for key, part in parts:
-            if not str(key).startswith("_"):
-                yield from numbers(part, f"{name} {key}".lstrip())
-    else:
-        yield name, value
-
-
-def reproduce() -> bool:
-    """Walk with published weights, print each reference number beside what came out, and say whether all agree."""
-    torch.set_num_threads(1)
-    # Without a network the hub's client retries, and complains each time; the error that it ends with says enough.
-    os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
-    reference = json.loads((RESULTS / "reference_kodak22.json").read_text(encoding="utf-8"))
-    index = reference["image"]["index"]
-    published_codec(3)  # before the pictures: it fails at once where there is no network
-    source = os.environ.get("DGML_IMAGES") or "danjacobellis/kodak"
-    images = helpers.load_images(source)
-    if len(images) <= index:
-        raise ValueError(
-            f"DGML_IMAGES={source}: it holds {len(images)} pictures; the reference is index {index} of Kodak"
-        )
-    got = walk(published_codec, to_rgb(images[index]["image"]))
-    got["image"]["index"] = index
-    rows = compare(reference, got)
-    for name, expected, value, verdict in [("number", "reference", "got", "verdict"), *rows]:
-        print(f"{name:<32} {expected!s:>10} {value!s:>10}  {verdict}")
-    misses = sum(verdict == "MISS" for *_, verdict in rows)
-    print(f"{len(rows) - misses} of {len(rows)} numbers agree")
-    return not misses
-
-
-def published_codec(quality: int) -> Cheng2020Anchor:
-    """The published codec, without the address that torch.hub prints (versions differ in where to)."""
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        return load_codec(quality, "published")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--images", metavar="PICTURES", help="measure on these")
     task.add_argument("--report", action="store_true", help="print tables; exit status 1 if a staircase is broken")
-    task.add_argument("--reproduce", action="store_true", help="compare; exit status 1 on any miss")
     parser.add_argument("--classical", action="store_true", help="measure the classical codecs")
     parser.add_argument("--mixtures", action="store_true", help="measure the heads of chapter 14")
     parser.add_argument("--checkpoints", nargs="+", type=Path, metavar="FILE", help="measure these, of train.py")
@@ -556,11 +359,9 @@ def main() -> None:
             else:
                 path = measure(args.images, weights, args.classical)
             print(f"wrote results/{path.name}")
-        elif args.report:
+        else:
             text, good = report(RESULTS)
             print(text)
-        else:
-            good = reproduce()
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")
     sys.exit(0 if good else 1)
