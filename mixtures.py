@@ -18,25 +18,26 @@ from torch import Tensor, nn
 
 from helpers import ROOT, Cheng2020Anchor
 
-QUALITIES = (3, 6)  # the codecs whose heads are bundled
+HEAD_QUALITIES = (3, 6)  # the codecs whose heads are bundled
 COMPONENTS = (1, 2, 3)
+ROW = constriction.stream.model.Categorical(perfect=False)  # a row of probabilities for each symbol
 SPREAD = (1.0, 2.0, 0.5)  # a new component is wider, the next narrower, than the Gaussian that it starts from
 
 
 def new_head(codec: Cheng2020Anchor, k: int) -> nn.Sequential:
-    """A head of ``k`` components that starts from the codec's own: (B, 4N, h, w) features to (B, 3kN, h, w), scales, means and logits of the weights.
+    """A head of ``k`` components that starts from the codec's own: (B, 4M, h, w) features to (B, 3kM, h, w), scales, means and logits of the weights.
 
     All components begin at the codec's mean; nearly all of the weight is on the first, which begins at the codec's scale.
     """
     head = deepcopy(codec.entropy_parameters)
     own = head[-1]
     scales, means = ((w, b) for w, b in zip(own.weight.detach().chunk(2), own.bias.detach().chunk(2)))
-    last = nn.Conv2d(own.in_channels, 3 * k * codec.N, 1)
+    last = nn.Conv2d(own.in_channels, 3 * k * codec.M, 1)
     weight = [spread * scales[0] for spread in SPREAD[:k]] + k * [means[0]] + k * [torch.zeros_like(means[0])]
     bias = [spread * scales[1] for spread in SPREAD[:k]] + k * [means[1]]
     bias += [torch.full_like(means[1], 0.0 if i == 0 else -3.0) for i in range(k)]
     last.weight.data, last.bias.data = torch.cat(weight), torch.cat(bias)
-    head[-1] = last
+    head[-1], head.k = last, k
     return head
 
 
@@ -53,7 +54,7 @@ def head_path(quality: int, k: int):
 
 @torch.no_grad()
 def latents(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What a head reads and what it predicts, from padded pictures (B, 3, H, W): the features (B, 4N, H/16, W/16) of z and of the context, and round(y) (B, N, H/16, W/16)."""
+    """What a head reads and what it predicts, from padded pictures (B, 3, H, W): the features (B, 4M, H/16, W/16) of z and of the context, and round(y) (B, M, H/16, W/16)."""
     y = codec.g_a(x)
     z = codec.h_a(y)
     medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
@@ -63,45 +64,43 @@ def latents(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def parameters(head: nn.Sequential, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scales, means and weights (B, kN, h, w) each, component after component; the weights of a symbol add up to 1."""
+    """Scales, means and weights (B, kM, h, w) each, component after component; the weights of a symbol add up to 1."""
     scales, means, logits = head(features).chunk(3, dim=1)
-    k = head[-1].out_channels * 4 // (3 * head[0].in_channels)
-    weights = logits.unflatten(1, (k, -1)).softmax(dim=1).flatten(1, 2)
+    weights = logits.unflatten(1, (head.k, -1)).softmax(dim=1).flatten(1, 2)
     return scales, means, weights
 
 
 def likelihoods(head: nn.Sequential, features: Tensor, y_hat: Tensor) -> Tensor:
-    """The probability of every symbol (B, N, h, w) under the mixture of ``head``."""
+    """The probability of every symbol (B, M, h, w) under the mixture of ``head``."""
     scales, means, weights = parameters(head, features)
-    model = GaussianMixtureConditional(K=scales.shape[1] // y_hat.shape[1])
+    model = GaussianMixtureConditional(K=head.k)
     return model.likelihood_lower_bound(model._likelihood(y_hat, scales, means, weights))
 
 
 @torch.no_grad()
 def pmfs(head: nn.Sequential, features: Tensor, largest: int) -> np.ndarray:
-    """The probabilities of the integers -largest to largest for every symbol of one picture: (N, h, w, 2 largest + 1), float32."""
+    """The probabilities of the integers -largest to largest for every symbol of one picture: (M, h, w, 2 largest + 1), float32."""
     scales, means, weights = parameters(head, features)
-    n = features.shape[1] // 4
     # CompressAI's likelihood takes channels as they come, so the alphabet can stand where the pictures of a batch do.
-    alphabet = torch.arange(-largest, largest + 1.0).reshape(-1, 1, 1, 1).expand(-1, n, *features.shape[2:])
-    model = GaussianMixtureConditional(K=scales.shape[1] // n)
+    alphabet = (
+        torch.arange(-largest, largest + 1.0)
+        .reshape(-1, 1, 1, 1)
+        .expand(-1, scales.shape[1] // head.k, *features.shape[2:])
+    )
+    model = GaussianMixtureConditional(K=head.k)
     return model._likelihood(alphabet, scales, means, weights).permute(1, 2, 3, 0).numpy()
 
 
-def encode(symbols: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def encode_symbols(symbols: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """The words (uint32) of a range coder for ``symbols`` (n,) in 0 … S - 1 with a row of ``probabilities`` (n, S) for each."""
     encoder = constriction.stream.queue.RangeEncoder()
-    encoder.encode(symbols.astype(np.int32), categorical(), usable(probabilities))
+    encoder.encode(symbols.astype(np.int32), ROW, usable(probabilities))
     return encoder.get_compressed()
 
 
-def decode(words: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def decode_symbols(words: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """The symbols (n,) again, from the same probabilities."""
-    return constriction.stream.queue.RangeDecoder(words).decode(categorical(), usable(probabilities))
-
-
-def categorical():
-    return constriction.stream.model.Categorical(perfect=False)
+    return constriction.stream.queue.RangeDecoder(words).decode(ROW, usable(probabilities))
 
 
 def usable(probabilities: np.ndarray) -> np.ndarray:

@@ -37,14 +37,14 @@ def test_the_probabilities_add_up_and_the_bytes_are_their_information(quality3, 
     given = np.take_along_axis(pmfs, symbols[..., None], -1)[..., 0]
     expected = mixtures.likelihoods(head, features, y_hat)[0].numpy()
     assert np.allclose(given, expected, atol=1e-6)
-    words = mixtures.encode(symbols.ravel(), pmfs)
-    assert (mixtures.decode(words, pmfs) == symbols.ravel()).all()
+    words = mixtures.encode_symbols(symbols.ravel(), pmfs)
+    assert (mixtures.decode_symbols(words, pmfs) == symbols.ravel()).all()
     usable = mixtures.usable(pmfs)
     shares = usable[np.arange(symbols.size), symbols.ravel()] / usable.sum(-1)
     assert 8 * words.nbytes == pytest.approx(-np.log2(shares).sum(), rel=0.01, abs=64)
 
 
-@pytest.mark.parametrize("quality", mixtures.QUALITIES)
+@pytest.mark.parametrize("quality", mixtures.HEAD_QUALITIES)
 @torch.no_grad()
 def test_more_gaussians_cost_no_more_on_the_latents_of_a_photograph(quality):
     codec = load_codec(quality, "bundled")

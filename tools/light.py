@@ -32,7 +32,7 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
             if path.parent == (site / "_images").resolve() and path.exists() and tag[key].endswith(".png"):
                 tag[key] = tag[key][: -len("png")] + "webp"
                 if tag.name == "img":
-                    describe(tag, path)
+                    set_size(tag, path)
         page.write_text(str(text), encoding="utf-8")
     for webp in (site / "_images").glob("*.webp"):
         webp.with_suffix(".png").unlink(missing_ok=True)
@@ -44,7 +44,7 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
         nbformat.write(notebook, path)
 
 
-def describe(tag, path: Path) -> None:
+def set_size(tag, path: Path) -> None:
     """Give a picture its shape, so that the page does not move when it comes, and let it come late."""
     with Image.open(path) as picture:
         width, height = picture.size
