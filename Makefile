@@ -37,7 +37,7 @@ bench: .venv/ready
 
 # Ten times as many corrupted files as make test decodes.
 fuzz: .venv/ready
-	DGML_FUZZ=20000 $(BIN)/pytest -q tests/test_bitstream.py -k a_damaged_file
+	DGML_FUZZ=20000 $(BIN)/pytest -q tests/test_damage.py -k a_damaged_file
 
 # Follow every link that leads out of the book; needs the network.
 linkcheck: .venv/ready

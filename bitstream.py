@@ -11,16 +11,16 @@ The transforms g_a and g_s stay in floating point: the first runs only in the en
 ``book/format.md`` describes the file byte by byte.
 """
 
-import argparse
-import ctypes
-import hashlib
-import json
-import struct
 import sys
-import zlib
+
+if __name__ == "__main__":  # first of all: torch takes seconds to import, and --help and info need none of it
+    import commandline
+
+    sys.exit(commandline.main())
+
+import hashlib
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from pathlib import Path
 from typing import NamedTuple
 
 import constriction
@@ -29,26 +29,13 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from helpers import (
-    QUALITIES,
-    ROOT,
-    Cheng2020Anchor,
-    crop,
-    image_to_tensor,
-    load_codec,
-    pad,
-    psnr,
-    tensor_to_image,
-    to_rgb,
-    written_whole,
-)
+import dgml
+from dgml import HEADER, BitstreamError, Info, check_size, checksum, read  # noqa: F401 (chapter 11 names HEADER)
+from helpers import QUALITIES, ROOT, Cheng2020Anchor, crop, image_to_tensor, pad, tensor_to_image
 
 Array = np.ndarray
 
-MAGIC, VERSION = b"DGML", 1
-HEADER = struct.Struct("<4sBBHH4sII")  # magic, version, quality, height, width, fingerprint, two checksums
 AT_ONCE = 2**23  # pixels that go through g_a or g_s at once
-MAX_PIXELS = 2**27  # a larger picture is refused before anything is allocated
 WEIGHT_BITS, ACTIVATION_BITS = 14, 10  # binary digits behind the point
 ONE = 2**ACTIVATION_BITS
 LIMIT = 2.0**26  # activations saturate here, at 65,536 in real units
@@ -57,23 +44,6 @@ Z_RANGE, Y_RANGE = 127, 511  # largest absolute values of the symbols of z and y
 PRECISION = 24  # frequencies of a table add up to 2**24, as constriction wants them
 # The type-A mask: the positions of a 5x5 kernel that a decoder knows already.
 TAPS = [(i, j) for i in range(3) for j in range(5) if (i, j) < (2, 2)]
-
-
-class BitstreamError(ValueError):
-    """The file can't be decoded: not one of ours, damaged, or written with other weights."""
-
-
-class Info(NamedTuple):
-    """The header of a file. ``stream`` is the range coder's output in 32-bit words, ``start`` all before the checksums."""
-
-    version: int
-    quality: int
-    height: int
-    width: int
-    fingerprint: str
-    checksum: int
-    stream: Array
-    start: bytes
 
 
 def encode(codec: Cheng2020Anchor, image: Image.Image, quality: int = 0) -> bytes:
@@ -87,22 +57,18 @@ def encode(codec: Cheng2020Anchor, image: Image.Image, quality: int = 0) -> byte
     check_size(*image.size)
     model = entropy_model(codec)
     x = image_to_tensor(image)
-    y = apply(codec.g_a, pad(x), 1)
+    y, z = analysis(codec, pad(x))
+    stream, y_hat = encode_latents(model, y, z)
+    return dgml.write(quality, *x.shape[-2:], model.fingerprint, stream, y_hat)
+
+
+def analysis(codec: Cheng2020Anchor, x: torch.Tensor) -> tuple[Array, Array]:
+    """y (M, H/16, W/16) and z (N, H/64, W/64) of padded pixels (1, 3, H, W); ValueError for weights that give no numbers."""
+    y = apply(codec.g_a, x, 1)
     z = apply(codec.h_a, y, 16)
     if not (y.isfinite().all() and z.isfinite().all()):
         raise ValueError("the codec's weights are damaged: its latents are not numbers")
-    encoder = constriction.stream.queue.RangeEncoder()
-    z_hat = encode_z(model, z[0].double().numpy(), encoder)
-    y_hat = encode_y(model, z_hat, y[0].double().numpy(), encoder)
-    stream = encoder.get_compressed().astype("<u4").tobytes()
-    start = struct.pack("<4sBBHH4s", MAGIC, VERSION, quality, *x.shape[-2:], model.fingerprint)
-    start += struct.pack("<I", checksum(start, y_hat))
-    return start + struct.pack("<I", zlib.crc32(start + stream)) + stream
-
-
-def check_size(width: int, height: int) -> None:
-    if not 0 < width * height <= MAX_PIXELS or max(width, height) > 65535:
-        raise ValueError(f"a picture of {width}x{height} pixels does not fit: at most 65535 a side and 2**27 in all")
+    return y[0].double().numpy(), z[0].double().numpy()
 
 
 def decode(codec: Cheng2020Anchor, data: bytes) -> Image.Image:
@@ -113,30 +79,12 @@ def decode(codec: Cheng2020Anchor, data: bytes) -> Image.Image:
     return tensor_to_image(crop(x_hat, (header.height, header.width)))
 
 
-def read(data: bytes) -> Info:
-    """The header of a file and its stream, checked against the file's own checksum."""
-    if data[:4] != MAGIC:
-        raise BitstreamError("this is not a .dgml file")
-    if len(data) < HEADER.size:
-        raise BitstreamError(f"the file is cut short: {len(data)} bytes, the header alone has {HEADER.size}")
-    _, version, quality, height, width, fingerprint, latents, whole = HEADER.unpack_from(data)
-    if version != VERSION:
-        raise BitstreamError(f"the file has version {version} of the format, this program reads version {VERSION}")
-    stream = data[HEADER.size :]
-    if len(stream) % 4 or zlib.crc32(data[: HEADER.size - 4] + stream) != whole:
-        raise BitstreamError("the file is damaged: its checksum does not fit its content")
-    if not 0 < height * width <= MAX_PIXELS:
-        raise BitstreamError(f"the file claims {width}x{height} pixels: 1 to 2**27 in all can be decoded")
-    return Info(version, quality, height, width, fingerprint.hex(), latents, np.frombuffer(stream, "<u4"), data[:14])
-
-
 def apply(transform: torch.nn.Module, x: torch.Tensor, unit: int) -> torch.Tensor:
     """g_a, h_a or g_s of x (1, C, H, W) without gradients, in strips that bound the memory.
 
     ``unit`` is the side of a pixel of x in pixels of the picture.
     A strip sees 128 pixels of the picture more above and below than it keeps, which is beyond the reach of all three.
     """
-    keep_memory()
     height, width = x.shape[-2:]
     rows, halo = max(64, AT_ONCE // (width * unit) // 64 * 64) // unit, max(1, 128 // unit)
     strips = []
@@ -144,20 +92,10 @@ def apply(transform: torch.nn.Module, x: torch.Tensor, unit: int) -> torch.Tenso
         start, end = max(0, top - halo), min(height, top + rows + halo)
         with torch.inference_mode():
             strip = transform(x[:, :, start:end])
-        kept = slice(*(row * strip.shape[2] // (end - start) for row in (top - start, min(top + rows, height) - start)))
-        strips.append(strip[:, :, kept])
+        # Rows of x, counted from the strip's first, become rows of the result: 16 times as many, or a fraction.
+        first, last = top - start, min(top + rows, height) - start
+        strips.append(strip[:, :, first * strip.shape[2] // (end - start) : last * strip.shape[2] // (end - start)])
     return torch.cat(strips, 2)
-
-
-def keep_memory() -> None:
-    """Make Linux's allocator keep large blocks for the process.
-
-    By default it hands them back to the system as soon as they are free, and gets the next layer's page by page: a third of the time of g_a.
-    """
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-        ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**30)
-        ctypes.CDLL(None).mallopt(m_trim_threshold, 2**31 - 1)
 
 
 # ---------------------------------------------------------------- the exact entropy model
@@ -186,8 +124,13 @@ class EntropyModel(NamedTuple):
 def entropy_model(codec: Cheng2020Anchor) -> EntropyModel:
     """The codec's h_s, context model, entropy parameters and tables as integers.
 
-    Raises ValueError for weights so large that a sum could leave the 53 bits in which float64 counts exactly.
+    Raises ValueError for weights so large that a sum could leave the 53 bits in which float64 counts exactly, and for
+    a codec that is not in float32 on the CPU, where the picture would not be the same.
     """
+    strangers = {(p.device.type, p.dtype) for p in codec.parameters()} - {("cpu", torch.float32)}
+    if strangers:
+        device, dtype = min(strangers, key=str)
+        raise ValueError(f"the codec is on {device} in {dtype}, and files are coded on the CPU: codec.cpu().float()")
     h_s = [fixed_point(m[0] if isinstance(m, torch.nn.Sequential) else m) for m in codec.h_s if [*m.parameters()]]
     # Each tap's matrix in one piece: numpy multiplies a strided one without BLAS, ten times slower.
     h_s = [Layer(np.ascontiguousarray(layer.weight.transpose(2, 3, 0, 1)), layer.bias) for layer in h_s]
@@ -357,6 +300,17 @@ def decode_z(model: EntropyModel, size: tuple[int, int], decoder) -> Array:
     return symbols.reshape(-1, *size) * ONE + model.medians[:, None, None]
 
 
+def encode_latents(model: EntropyModel, y: Array, z: Array) -> tuple[Array, Array]:
+    """The range coder's words (uint32) for y (M, H/16, W/16) and z (N, H/64, W/64), and y_hat in units of 2**-10.
+
+    H and W are the sides of the padded picture.
+    """
+    encoder = constriction.stream.queue.RangeEncoder()
+    z_hat = encode_z(model, z, encoder)
+    y_hat = encode_y(model, z_hat, y, encoder)
+    return encoder.get_compressed(), y_hat
+
+
 def decode_latents(model: EntropyModel, header: Info) -> Array:
     """y_hat (M, H/16, W/16) of a file in units of 2**-10, the same integers on every machine.
 
@@ -365,7 +319,7 @@ def decode_latents(model: EntropyModel, header: Info) -> Array:
     if model.fingerprint.hex() != header.fingerprint:
         raise BitstreamError(
             f"the file was written with other weights (fingerprint {header.fingerprint}, quality {header.quality}) "
-            f"than these (fingerprint {model.fingerprint.hex()})"
+            f"than these (fingerprint {model.fingerprint.hex()}): DGML_WEIGHTS says whether bundled or published ones are loaded"
         )
     decoder = constriction.stream.queue.RangeDecoder(header.stream)
     try:
@@ -376,11 +330,6 @@ def decode_latents(model: EntropyModel, header: Info) -> Array:
     if checksum(header.start, y_hat) != header.checksum:
         raise BitstreamError("the decoded latents are not those that were encoded: a damaged file, or a faulty decoder")
     return y_hat
-
-
-def checksum(start: bytes, y_hat: Array) -> int:
-    """CRC-32 of the first 14 bytes of a file, followed by y_hat (M, H, W) as little-endian int32."""
-    return zlib.crc32(start + np.ascontiguousarray(y_hat, "<i4").tobytes())
 
 
 # ---------------------------------------------------------------- tables: made once, then stored
@@ -442,99 +391,3 @@ def gaussian_pmf(scale: Array) -> Array:
     pmf = torch.special.ndtr(torch.from_numpy(-np.abs(edges) / scale)).diff().abs().numpy()
     pmf[:, Y_RANGE] = 1 - pmf[:, :Y_RANGE].sum(1) - pmf[:, Y_RANGE + 1 :].sum(1)
     return pmf
-
-
-# ---------------------------------------------------------------- command line
-
-
-def encode_file(source: Path, target: Path, quality: int) -> None:
-    """Write the file, having decoded it once, and say how large and how good it is."""
-    picture = read_picture(source)
-    codec = load_codec(quality)
-    data = encode(codec, picture, quality)
-    db = psnr(image_to_tensor(picture), image_to_tensor(decode(codec, data)))
-    with written_whole(target) as part:
-        part.write_bytes(data)
-    print(f"{target}: {describe(data)}, {db:.2f} dB")
-
-
-def read_picture(path: Path) -> Image.Image:
-    """A file that Pillow reads, in RGB; ValueError for one that it can't, or that is too large, before its pixels are read."""
-    try:
-        with Image.open(path) as image:
-            check_size(*image.size)
-            return to_rgb(image)
-    except OSError:
-        raise
-    except Exception as error:  # a broken picture fails in many ways
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-
-
-def decode_file(source: Path, target: Path, original: Path | None) -> None:
-    """Write the picture of a file in the format that the target's suffix names."""
-    file_format = Image.registered_extensions().get(target.suffix.lower())
-    if file_format not in Image.SAVE:
-        raise ValueError(f"{target}: no picture format has the suffix {target.suffix!r}; try .png")
-    data = source.read_bytes()
-    header = read(data)
-    if header.quality not in QUALITIES:
-        raise BitstreamError(f"the file names quality {header.quality}, there are checkpoints for 1 to 6")
-    picture = decode(load_codec(header.quality), data)
-    compared = ""
-    if original:
-        compared = f", {psnr(image_to_tensor(read_picture(original)), image_to_tensor(picture)):.2f} dB"
-    with written_whole(target) as part:
-        picture.save(part, file_format)
-    print(f"{target}: {header.width}x{header.height}, from {describe(data)}{compared}")
-
-
-def describe(data: bytes) -> str:
-    header = read(data)
-    return f"{len(data)} bytes, {8 * len(data) / (header.height * header.width):.4f} bpp, quality {header.quality}"
-
-
-def show_info(source: Path, as_json: bool) -> None:
-    """Print the header of a file and its sizes."""
-    data = source.read_bytes()
-    facts = read(data)._asdict()
-    facts["checksum"] = f"{facts['checksum']:08x}"
-    facts["stream_bytes"] = facts.pop("stream").nbytes
-    del facts["start"]
-    facts["file_bytes"] = len(data)
-    facts["bpp"] = round(8 * len(data) / (facts["height"] * facts["width"]), 5)
-    print(json.dumps(facts) if as_json else "\n".join(f"{name:<13} {value}" for name, value in facts.items()))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("encode", help="write a picture as a .dgml file")
-    command.add_argument("source", metavar="IN", type=Path, help="a picture that Pillow reads")
-    command.add_argument("target", metavar="OUT", type=Path, help="the .dgml file")
-    command.add_argument(
-        "--quality", type=int, default=3, choices=QUALITIES, help="1 (small) to 6 (good), by default 3"
-    )
-    command = commands.add_parser("decode", help="write the picture of a .dgml file")
-    command.add_argument("source", metavar="IN", type=Path, help="the .dgml file")
-    command.add_argument("target", metavar="OUT", type=Path, help="a picture that Pillow writes, such as OUT.png")
-    command.add_argument("--original", type=Path, help="the picture that was encoded, to measure the PSNR")
-    command = commands.add_parser("info", help="print what a .dgml file says of itself")
-    command.add_argument("source", metavar="FILE", type=Path)
-    command.add_argument("--json", action="store_true", help="as JSON")
-    args = parser.parse_args()
-    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns of what is allowed here
-    try:
-        if args.command != "info" and args.source.resolve() == args.target.resolve():
-            raise ValueError(f"{args.source} can't be read and written at once: give OUT another name")
-        if args.command == "encode":
-            encode_file(args.source, args.target, args.quality)
-        elif args.command == "decode":
-            decode_file(args.source, args.target, args.original)
-        else:
-            show_info(args.source, args.json)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"bitstream.py: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -202,7 +202,7 @@ def measure_mixtures(source: str) -> Path:
     """
     torch.set_num_threads(1)
     pictures, qualities = read_pictures(source), {}
-    for quality in mixtures.QUALITIES:
+    for quality in mixtures.HEAD_QUALITIES:
         codec = load_codec(quality, "bundled")
         heads = {k: mixtures.load_head(codec, quality, k) for k in mixtures.COMPONENTS}
         sizes = qualities[str(quality)] = {}
@@ -214,8 +214,8 @@ def measure_mixtures(source: str) -> Path:
             sizes[name] = []
             for head in heads.values():
                 probabilities = mixtures.pmfs(head, features, largest)
-                words = mixtures.encode(symbols, probabilities)
-                if not (mixtures.decode(words, probabilities) == symbols).all():
+                words = mixtures.encode_symbols(symbols, probabilities)
+                if not (mixtures.decode_symbols(words, probabilities) == symbols).all():
                     raise RuntimeError(f"{name}: the symbols did not come back")
                 sizes[name].append(words.nbytes)
             sizes[name].append(bytes_of_y(codec, x))
@@ -230,13 +230,12 @@ def measure_mixtures(source: str) -> Path:
     return path
 
 
-@torch.no_grad()
 def bytes_of_y(codec: Cheng2020Anchor, x: torch.Tensor) -> int:
     """The size of the y of padded pixels ``x`` in a .dgml file, without its z and its header."""
-    model, y = bitstream.entropy_model(codec), codec.g_a(x)
-    z_hat = bitstream.encode_z(model, codec.h_a(y)[0].double().numpy(), constriction.stream.queue.RangeEncoder())
+    model, (y, z) = bitstream.entropy_model(codec), bitstream.analysis(codec, x)
+    z_hat = bitstream.encode_z(model, z, constriction.stream.queue.RangeEncoder())
     encoder = constriction.stream.queue.RangeEncoder()
-    bitstream.encode_y(model, z_hat, y[0].double().numpy(), encoder)
+    bitstream.encode_y(model, z_hat, y, encoder)
     return encoder.get_compressed().nbytes
 
 
@@ -263,7 +262,8 @@ def environment(packages: tuple) -> dict[str, str]:
 def write_json(path: Path, content: dict) -> None:
     """Write JSON, a list of plain values on one line, so that an interruption leaves the old file or the new."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    text = re.sub(r"\[\n[^\[\]{}]*\]", lambda found: re.sub(r"\n *", " ", found[0][1:-1]).strip().join("[]"), text)
+    innermost = re.compile(r"\[\s+([^\[\]{}]*?)\s+\]")
+    text = innermost.sub(lambda found: "[" + re.sub(r"\n *", " ", found[1]) + "]", text)
     path.parent.mkdir(exist_ok=True)
     with written_whole(path) as part:
         part.write_text(text + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 Loading (a codec, a set of pictures), going from picture to tensor and back, counting bits, measuring dB, packing integers into a buffer, and the figures that more than one chapter draws.
 """
 
+import errno
 import os
 import struct
 import warnings
@@ -249,13 +250,33 @@ def say(markdown: str, **values: object) -> None:
 
 @contextmanager
 def written_whole(path: Path):
-    """Give a path beside ``path`` to write to, and rename it to ``path`` if the block ends well, so that no half file is ever there."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Give a path to write to, and put what was written in the place of ``path`` if the block ends well.
+
+    So no half file is ever there.  The mode of a file that was there is kept.  Errors name ``path``.
+    """
+    target = place_to_write(path)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         yield part
-        os.replace(part, path)
+        if target.exists():
+            part.chmod(target.stat().st_mode & 0o7777)
+        os.replace(part, target)
+    except OSError as error:
+        if error.filename != str(part):
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def place_to_write(path: Path) -> Path:
+    """The file behind a symlink; OSError for what is no regular file, or may not be written."""
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "there is something that is no regular file", str(path))
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise OSError(errno.EACCES, "it may not be written", str(path))
+    return target
 
 
 # ---------------------------------------------------------------- pictures and tensors

@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from copy import deepcopy
 
 import pytest
 
@@ -28,3 +29,19 @@ def browser():
         pytest.skip("no Chromium or Chrome was found: the pages are not tested")
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+
+
+# The last stands for the published weights (samples.py).
+@pytest.fixture(scope="module", params=[*range(1, 7), "random"])
+def codec(request):
+    from samples import load
+
+    return load(request.param)
+
+
+@pytest.fixture
+def spoiled():
+    """A codec whose weights a test may change."""
+    from samples import load
+
+    return deepcopy(load(1))

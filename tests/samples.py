@@ -1,11 +1,23 @@
 """Pictures, codecs and curves that more than one file of tests starts from."""
 
+import struct
+import zlib
+from contextlib import contextmanager
+from functools import cache
+
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from skimage import data as photographs
 
+import bitstream
 import curves
+import helpers
 from helpers import Cheng2020Anchor
+
+CODECS = [*helpers.QUALITIES, "random"]  # the last stands for the published weights
+HEADER_BYTES = 22
 
 
 def picture(width: int, height: int, seed: int = 0, noise: float = 20.0) -> Image.Image:
@@ -27,3 +39,54 @@ def made_up(points: list[tuple[float, float]], names=("a", "b")) -> dict:
 
 CODEC = [(0.1, 28.0), (0.15, 29.5), (0.22, 31.0), (0.33, 32.6), (0.5, 34.3), (0.75, 36.0)]
 JPEG = [(0.2, 26.0), (0.3, 28.2), (0.45, 30.1), (0.8, 32.8), (1.4, 35.5)]
+
+
+@cache
+def load(name: int | str) -> helpers.Cheng2020Anchor:
+    """A bundled codec, or one of the published width with random weights, whose latents and scales are spread widely."""
+    if name in helpers.QUALITIES:
+        return helpers.load_codec(name, "bundled")
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        codec = helpers.Cheng2020Anchor(128).eval()
+        y = codec.g_a(torch.rand(1, 3, 128, 128))
+        codec.g_a[-1].weight *= 5 / y.std()
+        codec.h_a[-1].weight *= 2 / codec.h_a(y).std()
+        codec.entropy_parameters[-1].weight *= 10
+        codec.entropy_parameters[-1].bias[: codec.M] = torch.logspace(-1.5, 2, codec.M)
+    return codec
+
+
+@contextmanager
+def recorded(*names):
+    """A list of what these functions of bitstream.py return within the block."""
+    returned = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            real = getattr(bitstream, name)
+            patch.setattr(bitstream, name, lambda *args, real=real: returned.append(real(*args)) or returned[-1])
+        yield returned
+
+
+def noise(width, height, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def flat(width, height, seed=0):
+    return Image.new("RGB", (width, height), tuple(np.random.default_rng(seed).integers(0, 256, 3).tolist()))
+
+
+def gradient(width, height, seed=0):
+    return noise(2, 2, seed).resize((width, height), Image.BILINEAR)
+
+
+def photograph(width, height):
+    return Image.fromarray(photographs.chelsea()[:height, 150 : 150 + width])
+
+
+def repaired(file):
+    """The file with a checksum that fits its damage."""
+    file = bytearray(file[:HEADER_BYTES].ljust(HEADER_BYTES, b"\0") + file[HEADER_BYTES:])
+    file += bytes(-(len(file) - HEADER_BYTES) % 4)
+    file[18:22] = struct.pack("<I", zlib.crc32(file[:18] + file[HEADER_BYTES:]))
+    return bytes(file)

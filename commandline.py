@@ -1,0 +1,98 @@
+"""The command line of bitstream.py. It imports torch only where something is encoded or decoded."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import dgml
+
+USAGE = """A photograph as a file, and back.
+
+    python bitstream.py encode PHOTOGRAPH FILE.dgml --quality 3
+    python bitstream.py encode PHOTOGRAPHS ... --out FOLDER      files or folders of them, all that can be read
+    python bitstream.py decode FILE.dgml PICTURE.png
+    python bitstream.py decode FILES ... --out FOLDER
+    python bitstream.py info FILE.dgml
+
+A single - as IN or OUT stands for the standard input or output; a picture is then a PNG.
+DGML_WEIGHTS=published codes with CompressAI's checkpoints instead of the bundled ones.
+"""
+
+
+def main() -> int:
+    """Do what the arguments say, and return the exit status: 0, or 1 where something failed."""
+    args = parse()
+    try:
+        if args.command == "info":
+            print(facts(read_file(args.source), args.json))
+            return 0
+        import convert  # and with it torch
+
+        return convert.run(args)
+    except KeyboardInterrupt:
+        print("bitstream.py: stopped", file=sys.stderr)
+        return 130
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"bitstream.py: {reason(error)}", file=sys.stderr)
+    return 1
+
+
+def reason(error: Exception) -> str:
+    """One line on what went wrong; of the system's errors the name of the file and what is wrong with it."""
+    named = isinstance(error, OSError) and error.filename and error.strerror
+    return f"{error.filename}: {error.strerror}" if named else " ".join(str(error).split())
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bitstream.py", description=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"bitstream.py, version {dgml.VERSION} of the format")
+    commands = parser.add_subparsers(dest="command", required=True)
+    encode = commands.add_parser("encode", help="write pictures as .dgml files")
+    encode.add_argument("paths", nargs="+", metavar="IN", type=Path, help="pictures that Pillow reads, and OUT.dgml")
+    encode.add_argument("--quality", type=int, choices=range(1, 7), help="1 (small) to 6 (good), by default 3")
+    decode = commands.add_parser("decode", help="write the pictures of .dgml files")
+    decode.add_argument("paths", nargs="+", metavar="IN", type=Path, help=".dgml files, and OUT.png or another format")
+    decode.add_argument("--original", type=Path, help="the picture that was encoded, to measure the PSNR")
+    for command in (encode, decode):
+        command.add_argument("--out", metavar="FOLDER", type=Path, help="where to write the results of many files")
+        command.add_argument("--compare", action="store_true", help="also write original and decoded side by side")
+        command.add_argument("--checkpoint", metavar="FILE", type=Path, help="a codec of your own, from train.py")
+    info = commands.add_parser("info", help="print what a .dgml file says of itself")
+    info.add_argument("source", metavar="FILE", type=Path)
+    info.add_argument("--json", action="store_true", help="as JSON")
+    args = parser.parse_args()
+    if args.command != "info":
+        check(args, commands.choices[args.command])
+    return args
+
+
+def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """What argparse can't say of how the arguments go together; it ends with exit status 2."""
+    if not args.out and len(args.paths) != 2:
+        parser.error("give IN and OUT, or files and folders with --out FOLDER")
+    if "-" in map(str, args.paths) and (args.out or args.compare):
+        parser.error("- has no name that --out or --compare could take")
+    if args.command == "encode" and args.checkpoint and args.quality:
+        parser.error("--quality chooses among the codecs of the book, --checkpoint is one of your own")
+    if args.command == "decode" and args.out and (args.original or args.compare):
+        parser.error("--original and --compare go with one file")
+    if args.command == "decode" and args.compare and not args.original:
+        parser.error("--compare needs --original")
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file, or of the standard input for "-"."""
+    return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+
+
+def facts(data: bytes, as_json: bool) -> str:
+    """The header of a file and its sizes."""
+    header = dgml.read(data)._asdict()
+    stream, _ = header.pop("stream"), header.pop("start")
+    header["checksum"] = f"{header['checksum']:08x}"
+    header |= {"stream_bytes": stream.nbytes, "file_bytes": len(data)}
+    header["bpp"] = round(8 * len(data) / (header["height"] * header["width"]), 5)
+    return json.dumps(header) if as_json else "\n".join(f"{name:<13} {value}" for name, value in header.items())

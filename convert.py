@@ -1,0 +1,226 @@
+"""What the command line does with files: pictures to .dgml files and back, one or many, with one codec."""
+
+import argparse
+import ctypes
+import io
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+import bitstream
+import dgml
+from commandline import read_file, reason
+from helpers import (
+    QUALITIES,
+    Cheng2020Anchor,
+    image_to_tensor,
+    load_codec,
+    load_trained,
+    place_to_write,
+    psnr,
+    to_rgb,
+    written_whole,
+)
+
+with suppress(ImportError):  # JPEG XL for Pillow
+    import pillow_jxl  # noqa: F401
+
+LARGE = 4e6  # pixels: above it, coding takes long enough to say so first
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encode or decode what the arguments name, and return the exit status."""
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns of what is allowed here
+    Image.init()
+    keep_memory()
+    job = encode_file if args.command == "encode" else decode_file
+    if not args.out:
+        source, target = args.paths
+        print(job(source, target, args), file=sys.stderr if is_pipe(target) else sys.stdout)
+        return 0
+    return run_many(job, list(pairs(args)), args)
+
+
+def run_many(job: Callable, todo: list[tuple[Path, Path]], args: argparse.Namespace) -> int:
+    """Do one after the other, go on where one fails, and tell in the end which did."""
+    if not todo:
+        raise ValueError(f"{' '.join(map(str, args.paths))}: there is nothing to {args.command}")
+    failed, written = [], set()
+    for source, target in tqdm(todo, unit="file", disable=None):
+        try:
+            if target in written:
+                raise ValueError(f"{target} was written from another file: give one of the two another name")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            tqdm.write(job(source, target, args))
+            written.add(target)
+        except (OSError, RuntimeError, ValueError) as error:
+            line = reason(error)
+            failed.append(line if str(source) in line else f"{source}: {line}")
+    if failed:
+        print("\n  ".join([f"bitstream.py: {len(failed)} of {len(todo)} failed", *failed]), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def pairs(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
+    """(source, target) of every file that is named or lies in a named folder, at whatever depth; folders are kept."""
+    wanted = {".dgml"} if args.command == "decode" else {*Image.registered_extensions()}
+    suffix = ".png" if args.command == "decode" else ".dgml"
+    for path in args.paths:
+        sources = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for source in sources:
+            ours = args.out.resolve() in source.resolve().parents  # of an earlier run
+            if source == path or (source.is_file() and source.suffix.lower() in wanted and not ours):
+                inside = source.relative_to(path) if path.is_dir() else Path(source.name)
+                yield source, args.out / inside.with_suffix(suffix)
+
+
+# ---------------------------------------------------------------- one file
+
+
+def encode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
+    """Write the file, having decoded it once, and say how large and how good it is."""
+    if target.suffix.lower() in Image.registered_extensions():
+        raise ValueError(f"{target} is a picture's name, and what is written is none: call it {target.stem}.dgml")
+    check_target(source, target)
+    picture = read_picture(source)
+    quality = 0 if args.checkpoint else args.quality or 3
+    codec = codec_of(quality, args.checkpoint)
+    data = bitstream.encode(codec, picture, quality)
+    decoded = bitstream.decode(codec, data)
+    write_file(target, data)
+    if args.compare:
+        write_picture(compared(target), side_by_side(picture, decoded))
+    return f"{target}: {size_line(data)}, {psnr(image_to_tensor(picture), image_to_tensor(decoded)):.2f} dB"
+
+
+def decode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
+    """Write the picture of a file in the format that the target's suffix names."""
+    format_of(target)
+    check_target(source, target)
+    original = read_picture(args.original) if args.original else None
+    data = read_file(source)
+    header = dgml.read(data)
+    if original and original.size != (header.width, header.height):
+        raise ValueError(f"{args.original} has {original.width}x{original.height} pixels, {source} "
+                         f"{header.width}x{header.height}: it is another picture")  # fmt: skip
+    if not args.checkpoint and header.quality not in QUALITIES:
+        raise dgml.BitstreamError(
+            f"the file names quality {header.quality}, there are checkpoints for 1 to 6; --checkpoint loads one's own"
+        )
+    announce(source, header.width * header.height)
+    picture = bitstream.decode(codec_of(0 if args.checkpoint else header.quality, args.checkpoint), data)
+    write_picture(target, picture)
+    line = f"{target}: {header.width}x{header.height}, from {size_line(data)}"
+    if original is None:
+        return line
+    if args.compare:
+        write_picture(compared(target), side_by_side(original, picture))
+    return f"{line}, {psnr(image_to_tensor(original), image_to_tensor(picture)):.2f} dB"
+
+
+@lru_cache(maxsize=len(QUALITIES))
+def codec_of(quality: int, checkpoint: Path | None) -> Cheng2020Anchor:
+    return load_trained(checkpoint) if checkpoint else load_codec(quality)
+
+
+def is_pipe(path: Path) -> bool:
+    return str(path) == "-"
+
+
+def check_target(source: Path, target: Path) -> None:
+    """Errors that are better known before anything is coded than after."""
+    if is_pipe(target):
+        return
+    if source.resolve() == target.resolve():
+        raise ValueError(f"{source} can't be read and written at once: give OUT another name")
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder: name a file in it, or give --out {target}")
+    if not target.resolve().parent.is_dir():
+        raise ValueError(f"{target}: there is no folder {target.parent}")
+    place_to_write(target)
+
+
+def announce(source: Path, pixels: int) -> None:
+    if pixels > LARGE:
+        tqdm.write(f"{source}: {pixels / 1e6:.0f} megapixels, which take a while", file=sys.stderr)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A file that Pillow reads, in RGB; an error names it. What is too large is refused before its pixels are read."""
+    data = io.BytesIO(read_file(path))
+    try:
+        with Image.open(data) as image:
+            dgml.check_size(*image.size)
+            announce(path, image.width * image.height)
+            return to_rgb(image)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is no picture that Pillow reads") from None
+    except Exception as error:  # a broken picture fails in many ways
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def write_picture(target: Path, picture: Image.Image) -> None:
+    """Write it whole: into memory first, since not every encoder notices that a disk is full."""
+    file, file_format = io.BytesIO(), format_of(target)
+    picture.save(file, file_format)
+    if file_format in Image.OPEN:
+        with Image.open(file) as written:
+            if written.size != picture.size:  # an icon, for instance
+                raise ValueError(f"{target}: this format can't hold {picture.width}x{picture.height} pixels; try .png")
+    write_file(target, file.getvalue())
+
+
+def format_of(target: Path) -> str:
+    """What Pillow calls the format that the suffix names; ValueError for one that it can't write."""
+    if is_pipe(target):
+        return "PNG"
+    file_format = Image.registered_extensions().get(target.suffix.lower())
+    if file_format not in Image.SAVE:
+        raise ValueError(f"{target}: no picture format has the suffix {target.suffix!r}; try .png")
+    return file_format
+
+
+def write_file(target: Path, data: bytes) -> None:
+    if is_pipe(target):
+        sys.stdout.buffer.write(data)
+        return
+    with written_whole(target) as part:
+        part.write_bytes(data)
+
+
+def side_by_side(original: Image.Image, decoded: Image.Image) -> Image.Image:
+    """Both pictures, the original on the left, with eight white pixels between them."""
+    both = Image.new("RGB", (2 * original.width + 8, original.height), "white")
+    both.paste(original, (0, 0))
+    both.paste(decoded, (original.width + 8, 0))
+    return both
+
+
+def compared(target: Path) -> Path:
+    return target.with_name(f"{target.stem}.compare.png")
+
+
+def size_line(data: bytes) -> str:
+    header = dgml.read(data)
+    rate = 8 * len(data) / (header.height * header.width)
+    return f"{len(data)} bytes, {rate:.4f} bpp, quality {header.quality or 'unknown'}"
+
+
+def keep_memory() -> None:
+    """Make Linux's allocator keep large blocks for this process.
+
+    By default it hands them back to the system as soon as they are free, and gets the next layer's page by page: a
+    third of the time of g_a.
+    """
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**30)
+        ctypes.CDLL(None).mallopt(m_trim_threshold, 2**31 - 1)

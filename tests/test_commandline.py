@@ -1,0 +1,364 @@
+"""The program bitstream.py: what it writes, what it says, and that it changes nothing when it fails."""
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from samples import load, photograph, repaired
+
+import bitstream
+import commandline
+import convert
+import helpers
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A picture, its file and some that are neither, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    photograph(90, 70).save("cat.png")
+    file = bitstream.encode(load(1), photograph(90, 70), 1)
+    Path("cat.dgml").write_bytes(file)
+    Path("cut.dgml").write_bytes(file[:-4])
+    Path("header.dgml").write_bytes(file[:15])
+    Path("empty").write_bytes(b"")
+    Path("text.txt").write_text("neither a picture nor a file of ours\n")
+    Path("cut.png").write_bytes(Path("cat.png").read_bytes()[:5000])
+    Path("old.png").write_bytes(b"old")
+    Path("old.dgml").write_bytes(b"old")
+    Path("unknown.dgml").write_bytes(repaired(file[:5] + bytes([9]) + file[6:]))
+    Path("wrong.dgml").write_bytes(repaired(file[:5] + bytes([2]) + file[6:]))
+    Path("folder.png").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A function that runs the program and gives its exit status, its output and its complaints."""
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # put back afterwards
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bitstream.py", *map(str, arguments)])
+        try:
+            status = commandline.main()
+        except SystemExit as stop:  # argparse's
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def tree(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("quality", [1, 4])
+def test_encode_decode_and_info(folder, run, quality):
+    status, output, complaints = run("encode", "cat.png", "new.dgml", "--quality", quality)
+    file = Path("new.dgml").read_bytes()
+    assert file == bitstream.encode(load(quality), Image.open("cat.png"), quality)
+    assert (status, complaints) == (0, "") and f"{len(file)} bytes" in output and " dB" in output
+
+    status, output, complaints = run("decode", "new.dgml", "new.png", "--original", "cat.png")
+    assert Image.open("new.png").tobytes() == bitstream.decode(load(quality), file).tobytes()
+    error = helpers.psnr(*(helpers.image_to_tensor(Image.open(name)) for name in ("cat.png", "new.png")))
+    assert (status, complaints) == (0, "") and output.endswith(f", {error:.2f} dB\n")
+
+    status, output, complaints = run("info", "new.dgml", "--json")
+    facts = json.loads(output)
+    expected = {"version": 1, "quality": quality, "height": 70, "width": 90, "file_bytes": len(file)}
+    assert (status, complaints) == (0, "") and expected.items() <= facts.items()
+    assert facts["fingerprint"] == file[10:14].hex() and facts["stream_bytes"] == len(file) - 22
+    assert facts["checksum"] == file[14:18][::-1].hex()
+
+    status, output, complaints = run("info", "new.dgml")
+    assert (status, complaints) == (0, "") and dict(line.split() for line in output.splitlines())["width"] == "90"
+    assert not list(folder.glob("*.part"))
+
+
+def test_the_program_as_a_process(folder):
+    def program(*arguments):
+        command = [sys.executable, str(helpers.ROOT / "bitstream.py"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    good = program("decode", "cat.dgml", "new.png")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert Image.open("new.png").size == (90, 70)
+    bad = program("decode", "cut.dgml", "other.png")
+    assert bad.returncode == 1 and bad.stdout == "" and len(bad.stderr.splitlines()) == 1
+    assert not Path("other.png").exists()
+
+
+WRONG = [
+    ("encode", "missing.png", "old.dgml"),
+    ("encode", "text.txt", "old.dgml"),
+    ("encode", "empty", "old.dgml"),
+    ("encode", "cut.png", "old.dgml"),
+    ("encode", "cat.dgml", "old.dgml"),
+    ("encode", "folder.png", "old.dgml"),
+    ("encode", "cat.png", "missing/new.dgml"),
+    ("encode", "cat.png", "folder.png"),
+    ("encode", "cat.png", "."),
+    ("decode", "missing.dgml", "old.png"),
+    ("decode", "text.txt", "old.png"),
+    ("decode", "empty", "old.png"),
+    ("decode", "cat.png", "old.png"),
+    ("decode", "cut.dgml", "old.png"),
+    ("decode", "header.dgml", "old.png"),
+    ("decode", "unknown.dgml", "old.png"),
+    ("decode", "wrong.dgml", "old.png"),
+    ("decode", "folder.png", "old.png"),
+    ("decode", "cat.dgml", "new.unknown"),
+    ("decode", "cat.dgml", "old.dgml"),
+    ("decode", "cat.dgml", "new"),
+    ("decode", "cat.dgml", "new.psd"),  # Pillow reads the format only
+    ("decode", "cat.dgml", "new.xbm"),  # not in colour
+    ("decode", "cat.dgml", "missing/new.png"),
+    ("decode", "cat.dgml", "folder.png"),
+    ("decode", "cat.dgml", "old.png", "--original", "missing.png"),
+    ("decode", "cat.dgml", "old.png", "--original", "text.txt"),
+    ("info", "missing.dgml"),
+    ("info", "text.txt"),
+    ("info", "empty", "--json"),
+    ("info", "cut.dgml", "--json"),
+    ("info", "folder.png"),
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_wrong_input_gets_one_line_and_changes_nothing(folder, run, recwarn, arguments):
+    before = tree(folder)
+    status, output, complaints = run(*arguments)
+    assert status == 1 and output == ""
+    assert complaints.startswith("bitstream.py: ") and complaints.count("\n") == 1
+    assert tree(folder) == before and not list(recwarn)
+
+
+def test_an_original_of_another_size_is_refused(folder, run):
+    photograph(91, 70).save("other.png")
+    status, _, complaints = run("decode", "cat.dgml", "old.png", "--original", "other.png")
+    assert status == 1 and "91x70" in complaints and complaints.count("\n") == 1
+    assert Path("old.png").read_bytes() == b"old"
+
+
+def test_a_write_that_fails_leaves_nothing(folder, run, monkeypatch):
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(helpers.os, "replace", full_disk)
+    before = tree(folder)
+    for arguments in (("encode", "cat.png", "old.dgml"), ("decode", "cat.dgml", "old.png")):
+        status, _, complaints = run(*arguments)
+        assert status == 1 and "No space left" in complaints and complaints.count("\n") == 1
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize("arguments", [(), ("encode", "cat.png"), ("encode", "cat.png", "new.dgml", "--quality", "7")])
+def test_a_wrong_command_is_explained(folder, run, arguments):
+    before = tree(folder)
+    status, output, complaints = run(*arguments)
+    assert status == 2 and output == "" and "usage: bitstream.py" in complaints
+    assert tree(folder) == before
+
+
+# ---------------------------------------------------------------- many files
+
+
+def test_a_folder_is_encoded_and_decoded_and_what_fails_is_told(folder, run, capsys):
+    Path("in/deep").mkdir(parents=True)
+    for name in ("in/one.png", "in/deep/two.jpg"):
+        photograph(40, 30).save(name)
+    for name in ("in/notes.txt", "in/bad.png"):
+        Path(name).write_text("no picture")
+    status, output, complaints = run("encode", "in", "cat.png", "--out", "coded", "--quality", "1", "--compare")
+    assert status == 1 and complaints.splitlines() == [
+        "bitstream.py: 1 of 4 failed",
+        "  in/bad.png is no picture that Pillow reads",
+    ]
+    assert [line.split(":")[0] for line in output.splitlines()] == [
+        f"coded/{name}.dgml" for name in ("deep/two", "one", "cat")
+    ]
+    assert Path("coded/cat.dgml").read_bytes() == Path("cat.dgml").read_bytes()
+    assert Image.open("coded/deep/two.compare.png").size == (88, 30)
+    status, output, complaints = run("decode", "coded", "--out", "decoded")
+    assert (status, complaints) == (0, "")
+    assert sorted(map(str, Path("decoded").rglob("*.png"))) == [
+        "decoded/cat.png",
+        "decoded/deep/two.png",
+        "decoded/one.png",
+    ]
+    decoded = bitstream.decode(load(1), Path("cat.dgml").read_bytes())
+    assert Image.open("decoded/cat.png").tobytes() == decoded.tobytes()
+
+
+def test_two_pictures_of_one_name_do_not_overwrite_each_other(folder, run):
+    photograph(40, 30).save("cat.bmp")
+    status, output, complaints = run("encode", "cat.png", "cat.bmp", "--out", "coded", "--quality", "1")
+    assert status == 1 and "was written from another file" in complaints and output.count("\n") == 1
+    assert Path("coded/cat.dgml").read_bytes() == Path("cat.dgml").read_bytes()
+
+
+def test_a_second_run_does_not_take_its_own_results_for_pictures(folder, run):
+    Path("in").mkdir()
+    photograph(40, 30).save("in/one.png")
+    for _ in range(2):
+        assert run("encode", "in", "--out", "in/coded", "--quality", "1", "--compare")[0] == 0
+    assert sorted(path.name for path in Path("in/coded").rglob("*")) == ["one.compare.png", "one.dgml"]
+
+
+def test_the_codec_is_loaded_once(folder, run, monkeypatch):
+    loaded = []
+    convert.codec_of.cache_clear()
+    monkeypatch.setattr(convert, "load_codec", lambda quality: loaded.append(quality) or load(quality))
+    photograph(40, 30).save("dog.png")
+    assert run("encode", "cat.png", "dog.png", "--out", "coded", "--quality", "2")[0] == 0
+    convert.codec_of.cache_clear()
+    assert loaded == [2]
+
+
+def test_nothing_to_do_is_an_error(folder, run):
+    Path("void").mkdir()
+    status, _, complaints = run("encode", "void", "--out", "coded")
+    assert status == 1 and complaints == "bitstream.py: void: there is nothing to encode\n"
+
+
+# ---------------------------------------------------------------- what else it can do
+
+
+def test_original_and_decoded_side_by_side(folder, run):
+    assert run("decode", "cat.dgml", "new.webp", "--original", "cat.png", "--compare")[0] == 0
+    both = np.asarray(Image.open("new.compare.png"))
+    decoded = bitstream.decode(load(1), Path("cat.dgml").read_bytes())
+    assert both.shape == (70, 188, 3) and (both[:, 90:98] == 255).all()
+    assert np.array_equal(both[:, :90], np.asarray(photograph(90, 70)))
+    assert np.array_equal(both[:, 98:], np.asarray(decoded))
+
+
+def test_ones_own_checkpoint(folder, run):
+    path = helpers.checkpoint_path(2, "bundled")
+    assert run("encode", "cat.png", "new.dgml", "--checkpoint", path)[0] == 0
+    assert Path("new.dgml").read_bytes() == bitstream.encode(load(2), photograph(90, 70), 0)
+    status, _, complaints = run("decode", "new.dgml", "new.png")
+    assert status == 1 and "--checkpoint" in complaints
+    assert run("decode", "new.dgml", "new.png", "--checkpoint", path)[0] == 0
+
+
+def test_pipes(folder):
+    def program(*arguments, given):
+        command = [sys.executable, str(helpers.ROOT / "bitstream.py"), *arguments]
+        done = subprocess.run(command, input=given, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    file = program("encode", "-", "-", "--quality", "1", given=Path("cat.png").read_bytes())
+    assert file == Path("cat.dgml").read_bytes()
+    decoded = Image.open(io.BytesIO(program("decode", "-", "-", given=file)))
+    assert decoded.tobytes() == bitstream.decode(load(1), file).tobytes()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["info", "cat.dgml"], ["info", "cut.dgml"], ["encode"]]
+)
+def test_what_codes_nothing_imports_no_torch(folder, arguments):
+    code = (
+        "import runpy, sys\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'compressai', 'constriction', 'PIL', 'matplotlib'} & sys.modules.keys()\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    code = f"import sys; sys.argv = {[str(helpers.ROOT / 'bitstream.py'), *arguments]}\n{code}"
+    environment = os.environ | {"PYTHONPATH": str(helpers.ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_is_one_line(folder, run, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bitstream, "encode", stop)
+    before = tree(folder)
+    assert run("encode", "cat.png", "new.dgml") == (130, "", "bitstream.py: stopped\n")
+    assert tree(folder) == before
+
+
+def test_a_bad_place_is_noticed_before_anything_is_coded(folder, run, monkeypatch):
+    monkeypatch.setattr(bitstream, "encode", None)
+    monkeypatch.setattr(bitstream, "decode", None)
+    for arguments in (
+        ("encode", "cat.png", "missing/new.dgml"),
+        ("encode", "cat.png", "old.png"),
+        ("decode", "cat.dgml", "missing/new.png"),
+        ("decode", "cat.dgml", "old.dgml"),
+        ("decode", "cat.dgml", "new.png", "--original", "missing.png"),
+    ):
+        status, _, complaints = run(*arguments)
+        assert status == 1 and complaints.count("\n") == 1
+
+
+def test_a_format_that_changes_the_size_is_refused(folder, run):
+    status, _, complaints = run("decode", "cat.dgml", "new.ico")
+    assert status == 1 and "90x70" in complaints and not Path("new.ico").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has neither modes nor FIFOs")
+def test_what_is_no_regular_file_stays_what_it_is(folder, run):
+    os.mkfifo("pipe")
+    status, _, complaints = run("encode", "cat.png", "pipe")
+    assert status == 1 and "no regular file" in complaints and Path("pipe").is_fifo()
+    assert run("encode", "cat.png", "/dev/null")[0] == 1
+    Path("link.dgml").symlink_to("old.dgml")
+    Path("old.dgml").chmod(0o600)
+    assert run("encode", "cat.png", "link.dgml", "--quality", "1")[0] == 0
+    assert Path("link.dgml").is_symlink() and Path("old.dgml").read_bytes() == Path("cat.dgml").read_bytes()
+    assert Path("old.dgml").stat().st_mode & 0o777 == 0o600
+
+
+# ---------------------------------------------------------------- large and broken pictures
+
+
+def png(width, height, pixels=True):
+    """A black PNG of one bit a pixel, or one whose pixels break off and are followed by a chunk that is not called anything."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    if not pixels:
+        return start + chunk(b"IDAT", b"\x78") + chunk(b"I\xfa\xfaT", b"")
+    rows = zlib.compress(bytes(((width + 7) // 8 + 1) * height))
+    return start + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_a_picture_that_is_too_wide(folder, run, recwarn):
+    Path("wide.png").write_bytes(png(65536, 1))
+    status, _, complaints = run("encode", "wide.png", "old.dgml")
+    assert status == 1 and "65536x1 pixels does not fit" in complaints and not list(recwarn)
+    assert Path("old.dgml").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("size", [(14000, 10000), (65535, 65535)])
+def test_a_picture_that_is_too_large_is_refused_before_it_is_read(folder, run, recwarn, size):
+    Path("large.png").write_bytes(png(*size, pixels=False))
+    before = tree(folder)
+    status, output, complaints = run("encode", "large.png", "old.dgml")
+    assert status == 1 and output == "" and "does not fit" in complaints and complaints.count("\n") == 1
+    assert tree(folder) == before and not list(recwarn)
+
+
+def test_a_picture_that_breaks_off(folder, run):
+    Path("broken.png").write_bytes(png(64, 64, pixels=False))
+    before = tree(folder)
+    status, output, complaints = run("encode", "broken.png", "old.dgml")
+    assert status == 1 and output == "" and complaints.count("\n") == 1
+    assert tree(folder) == before

@@ -1,0 +1,190 @@
+"""What is encoded is what is decoded, whatever the picture: sizes, modes, strips, other weights."""
+
+import hashlib
+import io
+import os
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from samples import flat, gradient, load, noise, photograph, recorded
+
+import bitstream
+import dgml
+import helpers
+from bitstream import BitstreamError
+
+pictures = st.builds(
+    lambda draw, *args: draw(*args),
+    st.sampled_from([noise, flat, gradient]),
+    st.integers(1, 200),
+    st.integers(1, 200),
+    st.integers(0, 2**32 - 1),
+)
+narrow, wide, tiny, whole, one_more = flat(1, 200), noise(200, 1), noise(1, 1), gradient(64, 64), noise(65, 64)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@given(picture=pictures)
+@example(picture=tiny)
+@example(picture=narrow)
+@example(picture=wide)
+@example(picture=whole)
+@example(picture=one_more)
+def test_the_latents_that_decode_are_those_that_were_encoded(codec, picture):
+    with recorded("encode_y", "decode_y") as latents:
+        file = bitstream.encode(codec, picture)
+        first, second = bitstream.decode(codec, file), bitstream.decode(codec, file)
+    encoded, decoded, again = latents
+    assert encoded.shape == (codec.M, -(-picture.height // 64) * 4, -(-picture.width // 64) * 4)
+    assert np.array_equal(encoded, decoded) and np.array_equal(encoded, again)
+    assert first.size == picture.size and first.mode == "RGB"
+    assert first.tobytes() == second.tobytes()
+
+
+def test_latents_beyond_the_tables_are_clamped(spoiled):
+    with torch.no_grad():
+        spoiled.g_a[-1].weight *= 1e4
+        spoiled.h_a[-1].weight *= 1e2
+        spoiled.entropy_parameters[-1].weight *= 100
+    with recorded("encode_z", "encode_y", "decode_z", "decode_y") as latents:
+        bitstream.decode(spoiled, bitstream.encode(spoiled, noise(100, 70)))
+    z, y, z_decoded, y_decoded = latents
+    assert np.abs(z - bitstream.entropy_model(spoiled).medians[:, None, None]).max() == 127 * 1024
+    assert np.array_equal(z, z_decoded) and np.array_equal(y, y_decoded)
+
+
+def test_a_better_quality_is_larger_and_closer():
+    picture = photograph(192, 128)
+    files = [bitstream.encode(load(quality), picture, quality) for quality in helpers.QUALITIES]
+    decoded = [bitstream.decode(load(quality), file) for quality, file in zip(helpers.QUALITIES, files)]
+    errors = [np.abs(np.subtract(picture, other, dtype=float)).mean() for other in decoded]
+    sizes = [len(file) for file in files]
+    assert sizes == sorted(set(sizes)) and errors == sorted(set(errors), reverse=True)
+    assert errors[-1] < 8 and sizes[-1] < 192 * 128 * 3 / 20
+
+
+def test_a_file_costs_what_the_floating_point_codec_estimates():
+    codec, picture = load(3), photograph(256, 256)
+    with torch.no_grad():
+        likelihoods = codec(helpers.image_to_tensor(picture))["likelihoods"]
+    estimate = helpers.bpp(likelihoods, 1) / 8
+    assert len(bitstream.encode(codec, picture)) == pytest.approx(estimate, rel=0.05)
+
+
+@pytest.mark.parametrize("name", [1, 6])
+@pytest.mark.parametrize("size", [(60, 300), (150, 257)])
+def test_strips_fit_together(name, size, monkeypatch):
+    """Both transforms in strips of 64 rows, against both in one piece."""
+    codec, x = load(name), helpers.pad(helpers.image_to_tensor(noise(*size)))
+    y = torch.from_numpy(
+        np.random.default_rng(0).normal(0, 3, (1, codec.M, x.shape[2] // 16, x.shape[3] // 16))
+    ).float()
+    for transform, a, unit in ((codec.g_a, x, 1), (codec.h_a, y, 16), (codec.g_s, y, 16)):
+        monkeypatch.setattr(bitstream, "AT_ONCE", 2**23)
+        whole = bitstream.apply(transform, a, unit)
+        monkeypatch.setattr(bitstream, "AT_ONCE", 1)
+        strips = bitstream.apply(transform, a, unit)
+        assert whole.shape == strips.shape
+        torch.testing.assert_close(strips, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_two_runs_write_the_same_bytes(codec):
+    assert bitstream.encode(codec, noise(100, 70)) == bitstream.encode(codec, noise(100, 70))
+
+
+def test_nothing_global_changes():
+    codec, picture = load(1), photograph(64, 64)
+
+    def state():
+        weights = hashlib.sha256(b"".join(value.numpy().tobytes() for value in codec.state_dict().values()))
+        generators = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+        modes = torch.is_grad_enabled(), torch.get_default_dtype(), np.geterr(), codec.training, os.environ.copy()
+        return weights.hexdigest(), picture.tobytes(), torch.get_num_threads(), generators, modes
+
+    before = state()
+    bitstream.decode(codec, bitstream.encode(codec, picture))
+    assert state() == before
+
+
+def test_grey():
+    grey = noise(50, 40).convert("L")
+    assert bitstream.encode(load(1), grey) == bitstream.encode(load(1), Image.merge("RGB", [grey] * 3))
+
+
+def test_black_and_white():
+    picture = noise(50, 40).convert("1")
+    levels = np.where(np.asarray(picture), 255, 0).astype(np.uint8)
+    assert bitstream.encode(load(1), picture) == bitstream.encode(load(1), Image.fromarray(np.dstack([levels] * 3)))
+
+
+def test_transparency_is_laid_on_white():
+    picture = noise(50, 40)
+    picture.putalpha(0)
+    assert bitstream.encode(load(1), picture) == bitstream.encode(load(1), Image.new("RGB", (50, 40), "white"))
+
+
+def test_palette():
+    picture = noise(50, 40).quantize(16)
+    colours = np.array(picture.getpalette()).reshape(-1, 3).astype(np.uint8)
+    expected = Image.fromarray(colours[np.asarray(picture)])
+    assert bitstream.encode(load(1), picture) == bitstream.encode(load(1), expected)
+
+
+def test_cmyk():
+    picture = noise(50, 40)
+    inks = Image.merge("CMYK", [*(channel.point(lambda v: 255 - v) for channel in picture.split()), flat(50, 40).getchannel(0).point(lambda v: 0)])  # fmt: skip
+    assert bitstream.encode(load(1), inks) == bitstream.encode(load(1), picture)
+
+
+def test_sixteen_bits():
+    grey = np.asarray(noise(50, 40).convert("L"))
+    picture = Image.fromarray(grey.astype(np.uint16) * 256 + 17)
+    assert picture.mode == "I;16"
+    assert bitstream.encode(load(1), picture) == bitstream.encode(load(1), Image.fromarray(np.dstack([grey] * 3)))
+
+
+def test_a_camera_held_sideways():
+    upright, file, exif = noise(50, 40), io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(file, "png", exif=exif)
+    sideways = Image.open(file)
+    assert sideways.size == (40, 50)
+    assert bitstream.encode(load(1), sideways) == bitstream.encode(load(1), upright)
+
+
+@pytest.mark.parametrize("size", [(65536, 1), (1, 65536), (0, 5), (5, 0)])
+def test_a_side_that_does_not_fit_is_refused(size):
+    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} pixels does not fit"):
+        bitstream.encode(load(1), Image.new("1", size))
+
+
+def test_too_many_pixels_are_refused_before_they_are_read():
+    with pytest.raises(ValueError, match="does not fit"):
+        bitstream.encode(load(1), SimpleNamespace(size=(2**14, 2**13 + 1)))
+
+
+def test_the_largest_picture_is_not_refused(monkeypatch):
+    monkeypatch.setattr(dgml, "MAX_PIXELS", 64 * 32)
+    file = bitstream.encode(load(1), noise(64, 32))
+    assert bitstream.decode(load(1), file).size == (64, 32)
+    monkeypatch.setattr(dgml, "MAX_PIXELS", 64 * 32 - 1)
+    with pytest.raises(ValueError, match="does not fit"):
+        bitstream.encode(load(1), noise(64, 32))
+    with pytest.raises(BitstreamError, match="64x32 pixels"):
+        bitstream.decode(load(1), file)
+
+
+def test_other_weights_are_refused(spoiled):
+    file = bitstream.encode(load(1), noise(50, 40), 1)
+    with pytest.raises(BitstreamError, match="written with other weights"):
+        bitstream.decode(load(2), file)
+    with torch.no_grad():
+        spoiled.g_s[-1][0].weight[0, 0, 0, 0] += 1e-6
+    with pytest.raises(BitstreamError, match="written with other weights"):
+        bitstream.decode(spoiled, file)
