@@ -1,5 +1,6 @@
 """The built site: what tools/light.py makes of it, and every page in a real browser, in both themes and at both widths."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -92,7 +93,9 @@ THEME_ERRORS = (
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The book, built strictly from the outputs that the notebooks carry."""
+    """The book, built strictly from the outputs that the notebooks carry; or the folder that DGML_SITE names."""
+    if os.environ.get("DGML_SITE"):
+        return Path(os.environ["DGML_SITE"]).resolve()
     folder = tmp_path_factory.mktemp("book") / "tree"
     ignored = shutil.ignore_patterns(".git", ".venv", "_build", "run", "__pycache__", ".pytest_cache", ".ruff_cache")
     shutil.copytree(ROOT, folder, ignore=ignored)
@@ -168,6 +171,38 @@ def test_a_page_reads_offline_and_is_accessible(path, browser, address):
         found += [f"{theme}, {width}: {what}" for what in wrong]
         page.close()
     assert found == []
+
+
+def reach(page, opener: str, closed: str, link: str, keyboard: bool) -> None:
+    """Follow ``link``, a CSS selector; behind a shut dialog press ``opener`` first. By click, or by keys alone."""
+    if not page.locator(link).first.is_visible():
+        button = page.locator(f"{opener}:visible").first
+        button.focus() if keyboard else button.click()
+        if keyboard:
+            page.keyboard.press("Enter")
+        page.wait_for_selector(f"{closed}[open]", timeout=5_000)
+    target = page.locator(link).first
+    if not keyboard:
+        return target.click()
+    for _ in range(300):
+        if page.evaluate("link => document.activeElement === document.querySelector(link)", link):
+            return page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+    raise AssertionError(f"no Tab leads to {link}")
+
+
+@pytest.mark.xdist_group("site")
+@pytest.mark.parametrize("keyboard", [False, True], ids=["click", "keyboard"])
+@pytest.mark.parametrize("width", [390, 768, 1024, 1280])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_menu_and_contents_lead_to_a_page(theme, width, keyboard, browser, address):
+    page, _ = open_page(browser, address, "notebooks/01_load_the_codec.html", theme, width)
+    reach(page, ".secondary-toggle", "#pst-secondary-sidebar-modal", ".page-toc a[href='#summary']", keyboard)
+    page.wait_for_url("**/01_load_the_codec.html#summary", timeout=10_000)
+    page.goto(f"{address}/notebooks/01_load_the_codec.html", wait_until="load")
+    reach(page, ".primary-toggle", "#pst-primary-sidebar-modal", ".bd-sidenav a[href^='03_']", keyboard)
+    page.wait_for_url("**/03_the_forward_pass.html", timeout=10_000)
+    page.close()
 
 
 @pytest.mark.xdist_group("site")
