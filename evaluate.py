@@ -44,7 +44,6 @@ from helpers import (
     load_trained,
     pad,
     psnr,
-    to_rgb,
     written_whole,
 )
 
@@ -242,9 +241,8 @@ def bytes_of_y(codec: Cheng2020Anchor, x: torch.Tensor) -> int:
 def read_pictures(source: str) -> dict[str, Image.Image]:
     """Name -> RGB picture; two folders may each hold a picture of one name."""
     pictures = {}
-    for i, row in enumerate(helpers.load_images(source)):
-        name = f"{row['name']} ({i})" if row["name"] in pictures else row["name"]
-        pictures[name] = to_rgb(row["image"])
+    for i, (name, picture) in enumerate(rgb_pictures(helpers.load_images(source, math.inf))):
+        pictures[f"{name} ({i})" if name in pictures else name] = picture
     return pictures
 
 

@@ -4,18 +4,21 @@ Loading (a codec, a set of pictures), going from picture to tensor and back, cou
 """
 
 import errno
+import io
+import math
 import os
+import re
 import struct
 import warnings
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.colors import to_rgba
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -37,6 +40,13 @@ except ImportError:
         """Do nothing where the book's builder is not installed (Colab)."""
 
 
+with suppress(ImportError):  # JPEG XL for Pillow
+    import pillow_jxl  # noqa: F401
+with suppress(ImportError):  # HEIC, what telephones write
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
 ROOT = Path(__file__).resolve().parent
 QUALITIES = range(1, 7)
 # CompressAI's values for mean squared error, loss = lambda * 255**2 * MSE + bpp.
@@ -45,6 +55,11 @@ LAMBDA = dict(zip(QUALITIES, (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)))
 BUNDLED_WIDTHS = dict(zip(QUALITIES, 3 * [(32, 32)] + 3 * [(48, 48)]))
 Z_TABLE = "entropy_bottleneck.frequencies"
 CONTEXT = "context_prediction.weight"
+HUB_NAME = re.compile(r"[\w.-]*\w/\w[\w.-]*", re.ASCII)  # owner/name
+# Formats whose pictures Pillow always draws when it knows their header.
+DRAWN = {"PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JXL", "JPEG2000"}
+# What the dearest chapter takes for a megapixel, on two cores.
+SECONDS, GIGABYTES = 20, 0.7
 
 # One colour for one thing, in all chapters (Okabe and Ito's palette, safe for colour-blind readers).
 COLOUR = {
@@ -173,51 +188,228 @@ def load_trained(path: Path) -> Cheng2020Anchor:
     return codec.eval()
 
 
-def load_images(source: str | None = None):
-    """A ``datasets.Dataset`` of pictures with the columns ``image`` (PIL) and ``name``.
+def load_images(source: str | None = None, megapixels: float | None = None):
+    """A ``datasets.Dataset`` of pictures with the columns ``image`` (PIL) and ``name``, each decoded when it is asked for.
 
-    ``source`` is "bundled" (three photographs that ship inside scikit-image) or whatever ``datasets.load_dataset`` takes: a folder of pictures, or a name such as ``danjacobellis/kodak``; by default what ``DGML_IMAGES`` says, else "bundled".
+    ``source`` is "bundled" (three photographs that ship inside scikit-image), a folder of pictures, one picture's file,
+    or the name of a data set on the hub such as ``danjacobellis/kodak``; by default what ``DGML_IMAGES`` says, else
+    "bundled".  A folder is walked with its subfolders in the order of its names; what is left out of it is printed.
+    A picture of more than ``megapixels`` is scaled down to them; by default what ``DGML_MEGAPIXELS`` says, else 2.
     Raises ValueError when it holds no picture or can't be loaded.
     """
     import datasets
 
+    setting = "" if source else "DGML_IMAGES="
     source = source or os.environ.get("DGML_IMAGES") or "bundled"
-    if source == "bundled":
-        from skimage import data
-
-        pictures = {name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea")}
-        columns = {"image": list(pictures.values()), "name": list(pictures)}
-        return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
-
-    way_out = "Give a folder of pictures or a data set's name, or set DGML_IMAGES=bundled."
+    limit = 1e6 * (most_megapixels() if megapixels is None else megapixels)
     datasets.disable_progress_bars()
     try:
-        loaded = datasets.load_dataset(source)
+        images = bundled_pictures() if source == "bundled" else folder_pictures(source) or hub_pictures(source)
+    except ValueError as error:
+        way_out = "set DGML_IMAGES=bundled" if setting else "bundled"
+        raise ValueError(
+            f"{setting}{source}: {error}. Give a folder of pictures, a data set's name on the hub, or {way_out}."
+        ) from None
+
+    class Picture(datasets.Image):  # decodes as datasets does, but names a damaged file and keeps to the limit
+        def decode_example(self, value: dict, token_per_repo_id=None) -> Image.Image:
+            return open_encoded(value, limit)
+
+    return images.cast_column("image", Picture())
+
+
+def most_megapixels() -> float:
+    """The size above which a chapter scales its picture down, in millions of pixels: ``DGML_MEGAPIXELS``, else 2."""
+    value = os.environ.get("DGML_MEGAPIXELS") or "2"
+    try:
+        most = float(value)
+    except ValueError:
+        most = 0.0
+    if not most > 0:
+        raise ValueError(f"DGML_MEGAPIXELS is a number of megapixels above 0, or 'inf' for no limit, not {value!r}")
+    return most
+
+
+def bundled_pictures():
+    """The three photographs of scikit-image as a data set."""
+    import datasets
+    from skimage import data
+
+    pictures = {name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea")}
+    columns = {"image": list(pictures.values()), "name": list(pictures)}
+    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+
+
+def folder_pictures(source: str):
+    """The pictures in a folder and its subfolders as a data set of paths, or None if ``source`` names one on the hub.
+
+    A relative folder counts from the book's own folder, wherever the process runs.  A name on the hub has the form
+    owner/name; where a folder "owner" lies in the book, it is a mistyped folder.
+    """
+    import datasets
+
+    path = ROOT / Path(source).expanduser()
+    if not path.exists():
+        parts = source.split("/")
+        if HUB_NAME.fullmatch(source) and not (ROOT / parts[0]).exists():
+            return None
+        counted = "" if Path(source).expanduser().is_absolute() else f" (relative folders count from {ROOT})"
+        here = Path(source).expanduser().absolute()
+        raise ValueError(f"there is no {path}{counted}" + (f"; did you mean {here}?" if here.exists() else ""))
+    pictures, left_out = find_pictures(path)
+    if left_out:
+        print(f"left out of {path.resolve().name}: {in_words(left_out)}")
+    if not pictures:
+        raise ValueError("it holds no picture" + (f" ({in_words(left_out)})" if left_out else ""))
+    columns = {"image": [{"path": str(p), "bytes": None} for p in pictures], "name": [p.stem for p in pictures]}
+    features = datasets.Features({"image": datasets.Image(decode=False), "name": datasets.Value("string")})
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def find_pictures(path: Path) -> tuple[list[Path], dict[str, list[str]]]:
+    """The pictures in a folder and below, or the one at ``path``, in the order of their names; reason -> what else is there."""
+    pictures, left_out = [], {}
+    for file in files_below(path, left_out) if path.is_dir() else [path]:
+        reason = why_no_picture(file)
+        if reason:
+            left_out.setdefault(reason, []).append(printable(file.name))
+        else:
+            pictures.append(file)
+    return pictures, left_out
+
+
+def files_below(folder: Path, left_out: dict[str, list[str]]) -> list[Path]:
+    """All files in a folder and its subfolders, each folder once, sorted by the names on the way to them."""
+    files, seen = [], set()
+
+    def unreadable(error: OSError) -> None:
+        left_out.setdefault("a folder that can't be read", []).append(printable(Path(error.filename).name))
+
+    for where, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        if os.path.realpath(where) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(where))
+        hidden = [name for name in (*folders, *names) if name.startswith(".")]
+        if hidden:
+            left_out.setdefault("hidden", []).extend(map(printable, hidden))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(where, name) for name in names if not name.startswith(".")]
+    return sorted(files, key=lambda file: file.parts)
+
+
+def why_no_picture(file: Path) -> str:
+    """Why a file is not among the pictures, or "".  Its header is read; pixels only in formats that Pillow may not draw."""
+    if printable(file.name) != file.name:
+        return "a name that is not UTF-8"
+    if not file.is_file():
+        return "no file"
+    try:
+        with Image.open(file) as picture:
+            if picture.format not in DRAWN:
+                picture.load()  # Pillow knows the header of a film (MPEG) and of formats for which it needs a program
+    except Image.UnidentifiedImageError:
+        named = file.suffix.lower() in Image.registered_extensions()
+        return "empty" if not file.stat().st_size else "damaged" if named else "no picture"
+    except PermissionError:
+        return "not readable"
+    except Image.DecompressionBombError:
+        return "too large for Pillow"
+    except Exception:  # a damaged header ends in many ways
+        return "can't be decoded here"
+    return ""
+
+
+def in_words(left_out: dict[str, list[str]]) -> str:
+    """'a.txt, b.txt and 3 more (no picture); c.png (empty)'."""
+    parts = []
+    for reason, names in left_out.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        parts.append(f"{', '.join(names[:3])}{more} ({reason})")
+    return "; ".join(parts)
+
+
+def printable(name: str) -> str:
+    """A file's name in which what is no UTF-8 is replaced by a question mark."""
+    return name.encode(errors="replace").decode()
+
+
+def hub_pictures(name: str):
+    """The pictures of a data set on the hub: of its split "validation" if it has one, else of its first."""
+    import datasets
+
+    try:
+        splits = datasets.load_dataset(name)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"DGML_IMAGES={source}: could not be loaded ({reason}). {way_out}") from None
-    split = next(iter(loaded.values()))
-    columns = [name for name, feature in split.features.items() if isinstance(feature, datasets.Image)]
+        raise ValueError(
+            f"there is no folder {ROOT / name}, and as a data set on the hub it could not be loaded ({reason})"
+        ) from None
+    chosen = "validation" if "validation" in splits else next(iter(splits))
+    print(f"{name}: the split {chosen!r} of {', '.join(splits)}")
+    split = splits[chosen]
+    columns = [column for column, feature in split.features.items() if isinstance(feature, datasets.Image)]
     if not columns or not len(split):
-        raise ValueError(f"DGML_IMAGES={source}: the data set holds no picture. {way_out}")
-    paths = split.select_columns(columns[0]).cast_column(columns[0], datasets.Image(decode=False))
-    names = [Path(row[columns[0]]["path"] or str(i)).stem for i, row in enumerate(paths)]
+        raise ValueError("it holds no picture")
     images = split.select_columns(columns[0])
+    paths = images.cast_column(columns[0], datasets.Image(decode=False))
+    names = [Path(row[columns[0]]["path"] or str(i)).stem for i, row in enumerate(paths)]
     return (images if columns[0] == "image" else images.rename_column(columns[0], "image")).add_column("name", names)
 
 
-def default_index() -> int:
-    """The picture that the chapters look at: 22 of Kodak (two macaws), 0 of any other set."""
-    return 22 if Path(os.environ.get("DGML_IMAGES") or "bundled").name.lower() == "kodak" else 0
+def open_encoded(row: dict, limit: float = math.inf) -> Image.Image:
+    """The picture of {"bytes", "path"}, upright, scaled down to ``limit`` pixels if it has more.
+
+    ``info["native_size"]`` keeps the size of one that was scaled.  Raises ValueError, with the file's name, for a damaged one.
+    """
+    try:
+        picture = Image.open(io.BytesIO(row["bytes"]) if row["bytes"] is not None else row["path"])
+        native = picture.size
+        if picture.width * picture.height > limit:
+            picture.draft("RGB", scaled(native, 4 * limit))  # JPEG alone: decodes fewer coefficients
+        picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{Path(row['path'] or 'a picture').name} can't be decoded: {error}") from None
+    picture = ImageOps.exif_transpose(picture)
+    if native[0] * native[1] > limit:
+        picture = to_rgb(picture).resize(scaled(picture.size, limit), Image.Resampling.LANCZOS)
+        picture.info["native_size"] = native
+    return picture
+
+
+def scaled(size: tuple[int, int], pixels: float) -> tuple[int, int]:
+    """The size with at most ``pixels`` pixels that has the same shape."""
+    factor = (pixels / (size[0] * size[1])) ** 0.5
+    return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
+
+
+def default_index(images=None) -> int:
+    """The picture that the chapters look at: 22 (two macaws) of a Kodak set that has so many, 0 of any other set."""
+    if Path(os.environ.get("DGML_IMAGES") or "bundled").name.lower() != "kodak":
+        return 0
+    return 22 if len(load_images() if images is None else images) > 22 else 0
 
 
 def describe(codec: Cheng2020Anchor, images, img_idx: int, quality: int = 3) -> str:
     """Two lines that say which weights and which picture a chapter runs on."""
     weights = os.environ.get("DGML_WEIGHTS") or "bundled"
     source = os.environ.get("DGML_IMAGES") or "bundled"
-    width, height = images[img_idx]["image"].size
+    row = images[img_idx]
     return (f"weights: {weights}, quality {getattr(codec, 'quality', quality)}, N = {codec.N}, M = {codec.M}\n"
-            f"image: {images[img_idx]['name']}, index {img_idx} of {Path(source).name}, {width}x{height}")  # fmt: skip
+            f"image: {row['name']}, index {img_idx} of {Path(source).name}, {size_in_words(row['image'])}")  # fmt: skip
+
+
+def size_in_words(picture: Image.Image) -> str:
+    """ "512x512"; of a large picture also what was done to it and what a chapter's run on it takes."""
+    width, height = picture.size
+    text = f"{width}x{height}"
+    if "native_size" in picture.info:
+        native = "{}x{}".format(*picture.info["native_size"])
+        text += f", scaled down from {native} (set DGML_MEGAPIXELS=inf to keep it whole)"
+    if width * height >= 1e6:
+        megapixels = width * height / 1e6
+        text += f"; the run may take {SECONDS * megapixels:.0f} s and {GIGABYTES * megapixels:.1f} GB"
+    return text
 
 
 def opening(codec: Cheng2020Anchor | None = None, images=None, img_idx: int = 0) -> Callable[[str, bool], None]:
@@ -282,13 +474,29 @@ def place_to_write(path: Path) -> Path:
 # ---------------------------------------------------------------- pictures and tensors
 
 
+def rgb_pictures(images) -> Iterator[tuple[str, Image.Image]]:
+    """Name and picture in RGB of each row of :func:`load_images` that can be decoded; the others are named at the end."""
+    left_out = []
+    for i, name in enumerate(images["name"]):
+        try:
+            picture = to_rgb(images[i]["image"])
+        except (OSError, ValueError) as error:
+            left_out.append(str(error) if name in str(error) else f"{name}: {error}")
+            continue
+        yield name, picture
+    if left_out:
+        print(f"left out: {'; '.join(left_out)}")
+
+
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """The picture upright, in 8-bit RGB.
+    """The picture upright, in 8-bit sRGB.
 
     Grey, palette and CMYK are converted, transparency is laid on white, 16-bit grey keeps its upper eight bits.
+    A colour profile is converted to sRGB; one that can't be read is passed over, as browsers do.
     Raises ValueError for floating-point pictures, whose range is unknown.
     """
     picture = ImageOps.exif_transpose(picture)
+    profile = picture.info.get("icc_profile")
     if picture.mode == "F":
         raise ValueError("a floating-point picture has no known range; save it with 8 or 16 bits")
     if picture.mode.startswith("I"):
@@ -296,10 +504,35 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError(f"grey levels {levels.min()} to {levels.max()} do not fit 16 bits")
         picture = Image.fromarray((levels >> 8).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
+    if picture.mode in ("P", "PA", "LA", "La", "RGBa") or picture.has_transparency_data:
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    picture = to_srgb(picture, profile)
+    if picture.mode == "RGBA":
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
+
+
+def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """The picture in RGB or RGBA with the colours that ``profile`` (ICC) gives its numbers, as sRGB; without one, as it is.
+
+    Where the profile is sRGB itself, up to one level, the numbers stay what they are.
+    """
+    if not profile or picture.mode not in ("L", "RGB", "RGBA", "CMYK"):
+        return picture
+    to = "RGBA" if picture.mode == "RGBA" else "RGB"
+    try:
+        change = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), picture.mode, to,
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, flags=ImageCms.Flags.BLACKPOINTCOMPENSATION)  # fmt: skip
+    except (OSError, ImageCms.PyCMSError):
+        return picture
+    if picture.mode != "CMYK":
+        levels = np.stack(np.meshgrid(*3 * [np.arange(0, 256, 15)]), -1).astype(np.uint8).reshape(1, -1, 3)
+        colours = Image.fromarray(levels).convert(picture.mode)
+        changed = np.asarray(ImageCms.applyTransform(colours, change).convert("RGB"), dtype=int)
+        if np.abs(changed - np.asarray(colours.convert("RGB"))).max() <= 1:
+            return picture
+    return ImageCms.applyTransform(picture, change)
 
 
 def image_to_tensor(picture: Image.Image) -> Tensor:

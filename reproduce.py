@@ -124,7 +124,7 @@ def reproduce() -> bool:
     index = reference["image"]["index"]
     published_codec(3)  # before the pictures: it fails at once where there is no network
     source = os.environ.get("DGML_IMAGES") or "danjacobellis/kodak"
-    images = helpers.load_images(source)
+    images = helpers.load_images(source, math.inf)
     if len(images) <= index:
         raise ValueError(
             f"DGML_IMAGES={source}: it holds {len(images)} pictures; the reference is index {index} of Kodak"

@@ -13,6 +13,7 @@ far, in half precision, which is what ``checkpoints/`` ships.
 import argparse
 import csv
 import hashlib
+import math
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -45,7 +46,7 @@ from helpers import (
     load_images,
     pad,
     read_checkpoint,
-    to_rgb,
+    rgb_pictures,
     written_whole,
 )
 from mixtures import COMPONENTS, latents, likelihoods, new_head
@@ -490,7 +491,7 @@ def read_photographs(source: str) -> list[tuple[str, np.ndarray]]:
 
     Raises ValueError where fewer than two are left: one is held out.
     """
-    photographs = [(row["name"], np.asarray(to_rgb(row["image"]))) for row in load_images(source)]
+    photographs = [(name, np.asarray(picture)) for name, picture in rgb_pictures(load_images(source, math.inf))]
     small = [name for name, photograph in photographs if min(photograph.shape[:2]) < HELD_OUT_SIZE]
     if small:
         print(f"left out, for want of {HELD_OUT_SIZE} pixels a side: {', '.join(small)}")

@@ -191,35 +191,6 @@ def test_a_folder_of_pictures(folder, no_network):
         assert np.array_equal(np.asarray(to_rgb(row["image"])), np.asarray(Image.open(path).convert("RGB")))
 
 
-def test_a_folder_given_relative_to_the_notebook(folder, monkeypatch):
-    monkeypatch.chdir(folder.parent)
-    assert len(load_images(f"./{folder.name}")) == 3
-
-
-@pytest.mark.parametrize("files", [(), ("notes.txt",)])
-def test_a_folder_without_pictures(files, tmp_path, no_network):
-    for file in files:
-        (tmp_path / file).write_text("no picture")
-    with pytest.raises(ValueError, match=r"no picture|any data file") as raised:
-        load_images(str(tmp_path))
-    assert f"DGML_IMAGES={tmp_path}" in one_line(raised) and "set DGML_IMAGES=bundled" in one_line(raised)
-
-
-def test_a_missing_folder(tmp_path, no_network):
-    with pytest.raises(ValueError, match="could not be loaded") as raised:
-        load_images(str(tmp_path / "missing"))
-    assert "missing" in one_line(raised) and "set DGML_IMAGES=bundled" in one_line(raised)
-
-
-def test_a_file_that_is_no_picture_is_named(tmp_path, no_network):
-    save_picture(tmp_path / "good.png", 1)
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises((ValueError, OSError)) as raised:
-        for row in load_images(str(tmp_path)):
-            row["image"].load()
-    assert "text.png" in one_line(raised)
-
-
 @pytest.mark.skipif(not KODAK.is_dir(), reason="Kodak is not at hand")
 def test_kodak(monkeypatch, no_network):
     monkeypatch.setenv("DGML_IMAGES", str(KODAK))
@@ -227,16 +198,6 @@ def test_kodak(monkeypatch, no_network):
     assert images["name"] == [f"kodim{i:02}" for i in range(1, 25)]
     row = images[default_index()]
     assert row["name"] == "kodim23" and row["image"].size == (768, 512)
-
-
-@pytest.mark.parametrize(
-    ("source", "index"),
-    [("danjacobellis/kodak", 22), ("pictures/Kodak", 22), ("pictures/kodak/", 22), ("pictures/kodak24", 0),
-     ("bundled", 0), ("", 0)],
-)  # fmt: skip
-def test_the_default_index(source, index, monkeypatch):
-    monkeypatch.setenv("DGML_IMAGES", source)
-    assert default_index() == index
 
 
 # ---------------------------------------------------------------- a chapter
