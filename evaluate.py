@@ -1,15 +1,17 @@
 """Measure the codec, and the classical codecs, on a set of pictures.
 
     python evaluate.py --images PICTURES               all six qualities -> results/<set>_bundled.json
-    python evaluate.py --images PICTURES --classical   JPEG, JPEG 2000, WebP, AVIF and JPEG XL -> results/<set>_classical.json
+    python evaluate.py --images PICTURES --classical   JPEG, JPEG 2000, WebP, AVIF in two ways, JPEG XL -> results/<set>_classical.json
     python evaluate.py --images PICTURES --checkpoints FILES   one's own -> results/<set>_checkpoints.json, or --name's
     python evaluate.py --images PICTURES --mixtures    the bytes of y under 1, 2 and 3 Gaussians -> results/<set>_mixtures.json
     python evaluate.py --report                        tables from what results/ holds
 
-PICTURES is a folder, a data set's name, or "bundled".
+PICTURES is a folder, a data set's name, or "bundled"; a relative folder counts from the book's own.
+A result that is there already is kept: --output FILE writes elsewhere, or over it.
 """
 
 import argparse
+import io
 import json
 import math
 import os
@@ -24,10 +26,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import constriction
+import numpy as np
 import torch
 from PIL import AvifImagePlugin, Image, features
 from pillow_jxl import JpegXLImagePlugin
 from pytorch_msssim import ms_ssim
+from scipy.ndimage import correlate1d
+from ssimulacra2 import ssimulacra2 as metric
 from tqdm import tqdm
 
 import bitstream
@@ -44,11 +49,13 @@ from helpers import (
     load_trained,
     pad,
     psnr,
+    rgb_pictures,
     written_whole,
 )
 
 RESULTS = helpers.ROOT / "results"
 SUFFIX = {"bundled": "bundled", "published": "published_weights"}  # kodak_published.json is CompressAI's own table
+GAUSSIAN = (0.264621105, 0.212928592, 0.109335373, 0.036011115, 0.009414368)
 MS_SSIM_SIDE = 161  # five scales of an 11x11 window need more than 160 pixels
 
 
@@ -102,7 +109,7 @@ def timed(run: Callable) -> tuple[object, float]:
 
 
 def score(rate: float, picture: Image.Image, decoded: Image.Image) -> list[float | None]:
-    """[bpp, PSNR in dB, MS-SSIM] of two RGB pictures of one size.
+    """[bpp, PSNR in dB, MS-SSIM, SSIMULACRA2] of two RGB pictures of one size, as ``curves.MEASURES`` names them.
 
     PSNR over all three colours; None where the pictures are equal, since JSON has no infinity.
     MS-SSIM (Wang et al., Asilomar 2003) is 0 to 1; None for a picture with a side under 161 pixels.
@@ -111,7 +118,35 @@ def score(rate: float, picture: Image.Image, decoded: Image.Image) -> list[float
     db = psnr(x, x_hat)
     large = min(picture.size) >= MS_SSIM_SIDE
     similarity = round(ms_ssim(255 * x, 255 * x_hat, data_range=255).item(), 5) if large else None
-    return [round(rate, 5), round(db, 4) if math.isfinite(db) else None, similarity]
+    seen = round(ssimulacra2(picture, decoded), 3)
+    return [round(rate, 5), round(db, 4) if math.isfinite(db) else None, similarity, seen]
+
+
+def ssimulacra2(picture: Image.Image, decoded: Image.Image) -> float:
+    """How near to the original an RGB picture looks: 90 can't be told from it, 70 is high quality, 30 low; at most 100.
+
+    SSIMULACRA2 (Sneyers, 2022; version 2.1 of April 2023) was fitted to the judgements of people on compressed pictures.
+    All of the package ssimulacra2 is used but its blur, see :func:`blur`.
+    """
+    files = io.BytesIO(), io.BytesIO()
+    for file, shown in zip(files, (picture, decoded)):
+        shown.save(file, "BMP")
+    return float(metric.compute_ssimulacra2(*files))
+
+
+def blur(planes: np.ndarray) -> np.ndarray:
+    """(H, W, 3) blurred with the kernel of SSIMULACRA2's reference, and as there with zeros beyond all four borders.
+
+    The package reflects two of the borders, and is 0.1 to 3.8 points away from the reference's own program; with this
+    kernel, the impulse response of libjxl's recursive Gaussian at a sigma of 1.5, it is within 0.11 of it.
+    """
+    kernel = np.array(GAUSSIAN[:0:-1] + GAUSSIAN)
+    for axis in (0, 1):
+        planes = correlate1d(planes, kernel, axis=axis, mode="constant")
+    return planes
+
+
+metric.blur_image = blur
 
 
 def coders(weights: str, classical: bool) -> dict[str, dict[str, Callable]]:
@@ -136,35 +171,34 @@ def coders(weights: str, classical: bool) -> dict[str, dict[str, Callable]]:
     }
 
 
-def measure(source: str, weights: str, classical: bool) -> Path:
-    """Measure the six qualities, or the classical codecs, on every picture of ``source`` and write the file in results/, whole or not at all."""
+def measure(source: str, weights: str, classical: bool, path: Path) -> None:
+    """Measure the six qualities, or the classical codecs, on every picture of ``source`` and write ``path``."""
     todo = coders(weights, classical)
     # The C libraries decide the bytes of a classical file, Pillow only calls them.
     libraries = {name: features.version(name) for name in ("libjpeg_turbo", "jpg_2000", "webp", "avif")}
     option = "--classical" if classical else "--weights published" if weights == "published" else ""
     what = "whole files" if classical else "estimated by forward passes, and of whole .dgml files"
     packages = ("pillow", "pillow-jxl-plugin") if classical else ("torch", "compressai")
-    suffix = "classical" if classical else SUFFIX[weights]
-    return write_measured(source, todo, suffix, what, option, packages, libraries if classical else {})
+    write_measured(source, todo, path, what, option, packages, libraries if classical else {})
 
 
-def measure_checkpoints(source: str, paths: list[Path], name: str) -> Path:
+def measure_checkpoints(source: str, paths: list[Path], name: str, path: Path) -> None:
     """Measure the files that checkpoints of train.py make, each a codec of one point named by its folder."""
     names = [path.parent.name for path in paths]
     if len(set(names)) < len(names):
         raise ValueError("two checkpoints lie in folders of one name")
-    for path in paths:
-        last_trained(path)  # a file that is none stops here, not after minutes
+    for checkpoint in paths:
+        last_trained(checkpoint)  # a file that is none stops here, not after minutes
     todo = {n: {"1": partial(through_bitstream, partial(last_trained, p))} for n, p in zip(names, paths)}
     option = "--checkpoints " + " ".join(f"runs/{n}/{p.name}" for n, p in zip(names, paths))
     option += "" if name == "checkpoints" else f" --name {name}"
-    return write_measured(source, todo, name, "whole .dgml files", option, ("torch", "compressai"), {})
+    write_measured(source, todo, path, "whole .dgml files", option, ("torch", "compressai"), {})
 
 
 def write_measured(
-    source: str, todo: dict, suffix: str, what: str, option: str, packages: tuple, libraries: dict
-) -> Path:
-    """Take every picture of ``source`` through every coder of ``todo``, and write results/<set>_<suffix>.json."""
+    source: str, todo: dict, path: Path, what: str, option: str, packages: tuple, libraries: dict
+) -> None:
+    """Take every picture of ``source`` through every coder of ``todo``, and write ``path``, whole or not at all."""
     # One thread everywhere, so that times compare.
     torch.set_num_threads(1)
     AvifImagePlugin.DEFAULT_MAX_THREADS, JpegXLImagePlugin.DECODE_THREADS = 1, 0
@@ -181,20 +215,18 @@ def write_measured(
                         seconds.append(coded[2:])
                     bar.update()
                 codecs[codec][quality] = point(scores, seconds)
-    set_name = Path(source).resolve().name
-    path = RESULTS / f"{set_name}_{suffix}.json"
     write_json(path, {
-        "_what": f"bpp ({what}, over native pixels), PSNR in dB "
-        "and MS-SSIM of 8-bit RGB, seconds of processor time: means over the pictures, then [bpp, psnr, ms_ssim] of each",
+        "_what": f"bpp ({what}, over native pixels), PSNR in dB, "
+        "MS-SSIM and SSIMULACRA2 of 8-bit RGB, seconds of processor time: means over the pictures, then "
+        "[bpp, psnr, ms_ssim, ssimulacra2] of each",
         "_command": command(source, option),
-        "_environment": environment(packages) | libraries | {"threads": 1},
+        "_environment": environment((*packages, "ssimulacra2")) | libraries | {"threads": 1},
         "images": list(pictures),
         "codecs": codecs,
     })  # fmt: skip
-    return path
 
 
-def measure_mixtures(source: str) -> Path:
+def measure_mixtures(source: str, path: Path) -> None:
     """Code the y of every picture under each head of 1, 2 and 3 Gaussians, decode it again, and write the bytes to results/.
 
     Beside them: the bytes of y in a .dgml file, whose symbols are round(y - mean) and whose Gaussians have heavy tails.
@@ -218,15 +250,12 @@ def measure_mixtures(source: str) -> Path:
                     raise RuntimeError(f"{name}: the symbols did not come back")
                 sizes[name].append(words.nbytes)
             sizes[name].append(bytes_of_y(codec, x))
-    set_name = Path(source).resolve().name
-    path = RESULTS / f"{set_name}_mixtures.json"
     write_json(path, {
         "_what": "bytes of y, really coded: round(y) under heads of 1, 2 and 3 Gaussians, then round(y - mean) as a .dgml file codes it",
         "_command": command(source, "--mixtures"),
         "_environment": environment(("torch", "compressai", "constriction")),
         "qualities": qualities,
     })  # fmt: skip
-    return path
 
 
 def bytes_of_y(codec: Cheng2020Anchor, x: torch.Tensor) -> int:
@@ -292,12 +321,15 @@ def stairs(codec: str, curve: Curve, set_name: str, n: int) -> tuple[bool, list[
     """Whether the staircase of ``curve`` over ``n`` pictures rises, and lines with its steps."""
     steps = {quality: rest for quality, *rest in staircase(curve)}
     lines = [f"{codec} on {set_name}, {n} picture(s)"]
-    lines.append("quality     bpp  PSNR dB  MS-SSIM  more bits on  more dB on")
+    lines.append("quality     bpp  PSNR dB  MS-SSIM  SSIMULACRA2  more bits on  more dB on")
     for quality, p in curve.items():
         db = "-" if p["psnr"] is None else f"{p['psnr']:.2f}"
         similarity = "-" if p["ms_ssim"] is None else f"{p['ms_ssim']:.4f}"
+        seen = f"{p['ssimulacra2']:.1f}" if "ssimulacra2" in p else "-"
         more, better = (f"{count} of {n}" for count in steps[quality][1:]) if quality in steps else ("", "")
-        lines.append(f"{quality:>7} {p['bpp']:7.4f} {db:>8} {similarity:>8} {more:>13} {better:>11}".rstrip())
+        lines.append(
+            f"{quality:>7} {p['bpp']:7.4f} {db:>8} {similarity:>8} {seen:>12} {more:>13} {better:>11}".rstrip()
+        )
     flat = [quality for quality, (rises, *_) in steps.items() if not rises]
     verdict = f"BROKEN at quality {', '.join(flat)}" if flat else "ok" if steps else "one quality only"
     lines += [f"staircase (each quality costs more bits and has more dB than the one below): {verdict}", ""]
@@ -315,17 +347,43 @@ def gap_table(estimate: Curve, files: Curve) -> list[str]:
 
 
 def rate_table(path: Path, images: list[str], curve: Curve) -> list[str]:
-    """Lines with the BD-rate of ``curve`` against each codec of a classical result."""
+    """Lines with the BD-rate of ``curve`` against each codec of a classical result, and against the published codec.
+
+    CompressAI's own table, results/<set>_published.json, has the mean curve of cheng2020-anchor in full width.
+    """
     if not path.exists():
         return [f"no BD-rate: results/{path.name} is missing"]
     classical = json.loads(path.read_text(encoding="utf-8"))
     if classical["images"] != images:
         return [f"no BD-rate: results/{path.name} is of other pictures than the codec's result; measure both again"]
-    lines = ["against    BD-rate  over dB (means, PCHIP; negative: the codec needs fewer bits)"]
-    for name, anchor in classical["codecs"].items():
+    opponents = classical["codecs"]
+    table = path.with_name(path.name.replace("_classical", "_published"))
+    if table.exists():
+        opponents |= {"cheng2020-anchor, published": published_curve(table, "compressai-cheng2020-anchor_mse_cpu")}
+    lines = ["BD-rate, and the dB that both cover (means, PCHIP; negative: the codec needs fewer bits)"]
+    for name, anchor in opponents.items():
         rate = bd_rate_over(anchor, curve)
-        lines.append(f"{name:<9} {rate[0]:+7.1f}%  {rate[1]:.2f} to {rate[2]:.2f}" if rate else f"{name:<9} undefined")
+        lines.append(
+            f"{name:<27} {rate[0]:+7.1f}%  {rate[1]:.2f} to {rate[2]:.2f}" if rate else f"{name:<27} undefined"
+        )
     return lines
+
+
+def published_curve(path: Path, key: str) -> Curve:
+    """A curve of CompressAI's table of mean rates and PSNR, in the form of our own."""
+    columns = json.loads(path.read_text(encoding="utf-8"))["curves"][key]
+    points = zip(columns["bpp"], columns["psnr-rgb"])
+    return {str(quality): {"bpp": rate, "psnr": db} for quality, (rate, db) in enumerate(points, 1)}
+
+
+def result_path(source: str, kind: str, output: Path | None) -> Path:
+    """Where a result goes: to ``output``, or to results/<set>_<kind>.json if there is none yet."""
+    path = output or RESULTS / f"{Path(source).resolve().name}_{kind}.json"
+    if output is None and path.exists():
+        raise ValueError(f"results/{path.name} is there already; --output FILE says where to write, or over what")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError(f"{path} is a folder, or lies in none")
+    return path
 
 
 def main() -> None:
@@ -336,12 +394,13 @@ def main() -> None:
     parser.add_argument("--classical", action="store_true", help="measure the classical codecs")
     parser.add_argument("--mixtures", action="store_true", help="measure the heads of chapter 14")
     parser.add_argument("--checkpoints", nargs="+", type=Path, metavar="FILE", help="measure these, of train.py")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write there, also over a result that is there")
     parser.add_argument("--name", default="checkpoints", help="of the result of --checkpoints")
     parser.add_argument("--weights", choices=tuple(SUFFIX), help="by default what DGML_WEIGHTS says, else bundled")
     args = parser.parse_args()
     kinds = [bool(kind) for kind in (args.classical, args.mixtures, args.checkpoints, args.weights)]
-    if any(kinds) and not args.images:
-        parser.error("--classical, --mixtures, --checkpoints and --weights go with --images")
+    if (any(kinds) or args.output) and not args.images:
+        parser.error("--classical, --mixtures, --checkpoints, --weights and --output go with --images")
     if sum(kinds) > 1:
         parser.error("only one of --classical, --mixtures, --checkpoints and --weights can be had at a time")
     weights = args.weights or os.environ.get("DGML_WEIGHTS") or "bundled"
@@ -350,13 +409,15 @@ def main() -> None:
     good = True
     try:
         if args.images:
+            kind = "classical" if args.classical else "mixtures" if args.mixtures else SUFFIX[weights]
+            path = result_path(args.images, args.name if args.checkpoints else kind, args.output)
             if args.mixtures:
-                path = measure_mixtures(args.images)
+                measure_mixtures(args.images, path)
             elif args.checkpoints:
-                path = measure_checkpoints(args.images, args.checkpoints, args.name)
+                measure_checkpoints(args.images, args.checkpoints, args.name, path)
             else:
-                path = measure(args.images, weights, args.classical)
-            print(f"wrote results/{path.name}")
+                measure(args.images, weights, args.classical, path)
+            print(f"wrote {args.output or f'results/{path.name}'}")
         else:
             text, good = report(RESULTS)
             print(text)

@@ -124,7 +124,11 @@ def reproduce() -> bool:
     index = reference["image"]["index"]
     published_codec(3)  # before the pictures: it fails at once where there is no network
     source = os.environ.get("DGML_IMAGES") or "danjacobellis/kodak"
-    images = helpers.load_images(source, math.inf)
+    try:
+        images = helpers.load_images(source, math.inf)
+    except ValueError as error:
+        reason = str(error).partition(" Give ")[0].removeprefix(f"{source}: ")
+        raise ValueError(f"DGML_IMAGES={source}: {reason} Set it to a folder with the 24 Kodak pictures.") from None
     if len(images) <= index:
         raise ValueError(
             f"DGML_IMAGES={source}: it holds {len(images)} pictures; the reference is index {index} of Kodak"

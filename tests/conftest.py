@@ -10,7 +10,7 @@ import pytest
 
 cache = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, cache, ignore_errors=True)
-for setting in ("DGML_WEIGHTS", "DGML_IMAGES"):
+for setting in ("DGML_WEIGHTS", "DGML_IMAGES", "DGML_MEGAPIXELS"):
     os.environ.pop(setting, None)
 # Read when datasets is imported, so a fixture would come too late.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=cache, MPLBACKEND="agg")

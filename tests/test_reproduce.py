@@ -92,7 +92,7 @@ def test_exit_status_of_reproduce(monkeypatch, capsys, source, wrong):
         got[wrong] += 1
     monkeypatch.setattr(reproduce, "published_codec", lambda quality: random_codec(32))
     rows = [{"image": picture(8, 8)}] * (24 if source == "kodak" else 3)
-    monkeypatch.setattr(reproduce.helpers, "load_images", lambda name: rows)
+    monkeypatch.setattr(reproduce.helpers, "load_images", lambda name, megapixels: rows)
     monkeypatch.setattr(reproduce, "reference_walk", lambda codec_for_quality, shot: got)
     code = run(monkeypatch)
     if source == "three":
