@@ -64,10 +64,16 @@ SECONDS, GIGABYTES = 20, 0.7
 # One colour for one thing, in all chapters (Okabe and Ito's palette, safe for colour-blind readers).
 COLOUR = {
     "y": "#0072B2", "z": "#E69F00", "pixels": "#555555",
-    "naive": "#D55E00", "sound": "#009E73", "bundled": "#0072B2", "published": "#CC79A7",
+    "naive": "#D55E00", "sound": "#009E73", "bundled": "#6A3D9A", "published": "#CC79A7", "compressai": "#882255",
 }  # fmt: skip
 WIDTH = 5.4  # inches: text of 11 points stays legible where the page is a phone's width
 plt.rcParams.update({"figure.dpi": 120, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
+if os.environ.get("DGML_FIGURES") == "svg":  # what the site's build asks for; stored outputs are PNG
+    from matplotlib_inline.config import InlineBackend
+
+    InlineBackend.instance().figure_formats = {"svg"}
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "dgml", "image.interpolation": "none",
+                         "image.composite_image": False})  # fmt: skip
 
 
 # ---------------------------------------------------------------- the codec

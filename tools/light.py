@@ -6,7 +6,9 @@ A Sphinx extension; it works on what lies in the output folder once a build has 
 import shutil
 from pathlib import Path
 
+import drawings
 import nbformat
+import trim
 from bs4 import BeautifulSoup
 from PIL import Image
 from sphinx.application import Sphinx
@@ -33,7 +35,13 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
                 tag[key] = tag[key][: -len("png")] + "webp"
                 if tag.name == "img":
                     set_size(tag, path)
-        page.write_text(str(text), encoding="utf-8")
+        placed = drawings.place(text, page, site / "_images")
+        trim.page(text)
+        html = str(text)
+        for mark, drawing in placed.items():
+            html = html.replace(mark, drawing)
+        page.write_text(html, encoding="utf-8")
+    trim.site(site)
     for webp in (site / "_images").glob("*.webp"):
         webp.with_suffix(".png").unlink(missing_ok=True)
     for path in (site / "_sources").rglob("*.ipynb"):
