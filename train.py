@@ -50,6 +50,7 @@ from helpers import (
     written_whole,
 )
 from mixtures import COMPONENTS, latents, likelihoods, new_head
+from priors import HEADS, fit
 
 PATCH, BATCH = 128, 8
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
@@ -483,6 +484,24 @@ def train_head(args: argparse.Namespace) -> None:
         save_file(tensors, part, {key: str(value) for key, value in facts.items()})
 
 
+def train_prior(args: argparse.Namespace) -> None:
+    """Make the rung ``args.head`` of chapter 10 for the frozen bundled codec: ``head.safetensors`` and ``log.csv``."""
+    run = Path(args.run)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "log.csv").unlink(missing_ok=True)
+    codec = load_codec(args.quality, "bundled")
+    photographs = read_photographs(args.images)
+    hashes = write_list(run / "photographs.csv", photographs)
+    with torch.no_grad():
+        y_hats = [codec.g_a(pad(central_square(p, HEAD_SIZE))).round() for _, p in photographs]
+    seen = [y_hat for i, y_hat in enumerate(y_hats) if i % HELD_OUT_EVERY]
+    tensors = fit(args.head, seen, y_hats[::HELD_OUT_EVERY], args.steps, args.seed, partial(log_line, run / "log.csv"))
+    facts = {"quality": args.quality, "head": args.head, "step": args.steps, "seed": args.seed,
+             "photographs": list_digest(hashes)}  # fmt: skip
+    with written_whole(run / "head.safetensors") as part:
+        save_file(tensors, part, {key: str(value) for key, value in facts.items()})
+
+
 # ---------------------------------------------------------------- photographs, checkpoints, logs
 
 
@@ -596,11 +615,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--attention", action="store_true", help="with the attention blocks of the paper; N and M are equal then")
     add("--mixture", type=int, choices=COMPONENTS, metavar="K",
         help="no codec, but a head of K Gaussians on the latents of the bundled one (chapter 14)")  # fmt: skip
+    add("--head", choices=HEADS, help="no codec, but a rung of chapter 10 for y of the bundled one")
     add("--seed", type=int, default=0)
     add("--precision", default="no", choices=("no", "bf16"), help="mixed precision")
     args = parser.parse_args(arguments)
-    if args.mixture and (not args.steps or args.steps < LOG_EVERY):
-        parser.error(f"--mixture goes with --steps, at least {LOG_EVERY}")
+    if (args.mixture or args.head) and (not args.steps or args.steps < LOG_EVERY):
+        parser.error(f"{'--mixture' if args.mixture else '--head'} goes with --steps, at least {LOG_EVERY}")
     if args.patch % 64 or args.patch > HELD_OUT_SIZE:
         parser.error(f"--patch is a multiple of 64 up to {HELD_OUT_SIZE}, not {args.patch}")
     if not 0 <= args.decay <= 1:
@@ -613,7 +633,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse()
     try:
-        train_head(args) if args.mixture else train(args)
+        train_head(args) if args.mixture else train_prior(args) if args.head else train(args)
     except (ValueError, OSError) as error:
         raise SystemExit(f"train.py: {error}") from None
     except KeyboardInterrupt:
