@@ -15,7 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import bitstream
-from helpers import QUALITIES, ROOT, checkpoint_path, default_index, load_codec, load_images, load_trained, to_rgb
+from helpers import QUALITIES, ROOT, checkpoint_path, default_index, load_images, load_trained, to_rgb
 
 SOURCE = ROOT / "book" / "_static" / "codec"
 # What the words in capitals of kernel.wat stand for.
