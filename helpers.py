@@ -32,14 +32,6 @@ with warnings.catch_warnings():
     from compressai.zoo import cheng2020_anchor
     from compressai.zoo.image import model_urls
 
-try:
-    from myst_nb import glue  # carries a number from a chapter's run into its prose
-except ImportError:
-
-    def glue(name: str, value: object, display: bool = False) -> None:
-        """Do nothing where the book's builder is not installed (Colab)."""
-
-
 with suppress(ImportError):  # JPEG XL for Pillow
     import pillow_jxl  # noqa: F401
 with suppress(ImportError):  # HEIC, what telephones write
@@ -129,7 +121,7 @@ def load_codec(quality: int = 3, weights: str | None = None) -> Cheng2020Anchor:
                 f"Delete {checkpoint_path(quality, weights)} if it is there, and connect to the network once; or set DGML_WEIGHTS=bundled."
             ) from None
     codec.update()
-    codec.quality = quality
+    codec.quality, codec.source = quality, weights
     return codec.eval()
 
 
@@ -398,7 +390,7 @@ def default_index(images=None) -> int:
 
 def describe(codec: Cheng2020Anchor, images, img_idx: int, quality: int = 3) -> str:
     """Two lines that say which weights and which picture a chapter runs on."""
-    weights = os.environ.get("DGML_WEIGHTS") or "bundled"
+    weights = getattr(codec, "source", os.environ.get("DGML_WEIGHTS") or "bundled")
     source = os.environ.get("DGML_IMAGES") or "bundled"
     row = images[img_idx]
     return (f"weights: {weights}, quality {getattr(codec, 'quality', quality)}, N = {codec.N}, M = {codec.M}\n"
@@ -418,17 +410,17 @@ def size_in_words(picture: Image.Image) -> str:
     return text
 
 
-def opening(codec: Cheng2020Anchor | None = None, images=None, img_idx: int = 0) -> Callable[[str, bool], None]:
+def opening(codec=None, images=None, img_idx: int = 0, written_for: int = 3) -> Callable[[str, bool], None]:
     """Print what a chapter runs on, and return its ``claim(statement, holds)``.
 
-    A claim is a sentence of the chapter with the condition that makes it true.  Where it fails, the committed run
-    (bundled weights at quality 3, first bundled picture) raises AssertionError, so that a test fails; any other run
-    goes on and prints which statement does not hold here.
+    A claim is a sentence of the chapter with the condition that makes it true.  Where it fails, the run that the
+    page was written for (bundled weights at quality ``written_for``, first bundled picture) raises AssertionError, so
+    that a test fails; any other run goes on and prints which statement does not hold here.
     """
     if codec is not None:
         print(describe(codec, images, img_idx))
     ours = all((os.environ.get(f"DGML_{name}") or "bundled") == "bundled" for name in ("WEIGHTS", "IMAGES"))
-    committed = ours and img_idx == 0 and getattr(codec, "quality", 3) == 3
+    committed = ours and img_idx == 0 and getattr(codec, "quality", written_for) == written_for
 
     def claim(statement: str, holds: bool) -> None:
         if not holds and committed:
@@ -618,13 +610,18 @@ def unpack(buffer: bytes) -> tuple[Tensor, Tensor]:
 # ---------------------------------------------------------------- figures
 
 
+def inches_high(height: int, width: int, inches: float = WIDTH) -> float:
+    """How high a picture is drawn that is ``inches`` wide: as its pixels say, but a fifth to twice its width."""
+    return inches * min(max(height / width, 0.2), 2)
+
+
 def show_pictures(pictures: dict[str, Image.Image | Tensor], columns: int = 2) -> None:
     """Draw pictures (PIL, or tensors in [0, 1]) in a grid, each under its title, one pixel grid for all."""
     drawn = {title: tensor_to_image(p) if isinstance(p, Tensor) else p for title, p in pictures.items()}
     rows = -(-len(drawn) // columns)
     w, h = next(iter(drawn.values())).size
-    side = WIDTH / columns
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * (side * h / w + 0.35)), squeeze=False)
+    high = inches_high(h, w, WIDTH / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * (high + 0.35)), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (title, picture) in zip(axes.flat, drawn.items()):

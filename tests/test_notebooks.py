@@ -4,6 +4,7 @@ A rule is a function that takes a notebook and returns what is wrong with it.
 Each is tried twice: on every chapter, where it must find nothing, and on a sound little notebook that has been spoiled, where it must find something.
 """
 
+import ast
 import copy
 import re
 import subprocess
@@ -124,29 +125,102 @@ def timing(nb) -> list[str]:
     )
 
 
-def glued(nb) -> dict[str, str]:
-    """What the prose takes from the run, as myst-nb stores it: the ``repr`` of each value."""
-    outputs = [o for cell in code_cells(nb) for o in cell.outputs if "scrapbook" in o.get("metadata", {})]
-    mime = "application/papermill.record/text/plain"
-    return {o.metadata["scrapbook"]["name"]: o.data[mime] for o in outputs if mime in o.get("data", {})}
+def raw_roles(nb) -> list[str]:
+    """Markup of MyST, which no notebook front end shows: a role, a directive, a label, a definition list."""
+    marks = re.compile(r"\{[a-zA-Z:+-]+\}`|^:::+|^```+\{|^\([\w-]+\)=$|^\$\$ \([\w-]+\)$|^: \S", re.MULTILINE)
+    texts = [cell.source for cell in nb.cells if cell.cell_type == "markdown"] + [text for _, text in said(nb)]
+    return [found.group() for text in texts for found in marks.finditer(text)]
 
 
-def glued_numbers_too_long(nb) -> list[str]:
+def said(nb) -> list[tuple]:
+    """The cells that say something, each with a paragraph that it put out."""
+    return [
+        (cell, output.data["text/markdown"])
+        for cell in code_cells(nb)
+        for output in cell.outputs
+        if "text/markdown" in output.get("data", {})
+    ]
+
+
+def says_loudly(nb) -> list[str]:
+    """A cell that says a paragraph shows nothing else: no source, neither on the site nor in a front end."""
+    wrong = []
+    for cell in code_cells(nb):
+        if re.search(r"^say\(", cell.source, re.MULTILINE):
+            folded = tags(cell) == {"remove-input"} and cell.metadata.get("jupyter", {}).get("source_hidden")
+            spoken = cell.outputs and all("text/markdown" in output.get("data", {}) for output in cell.outputs)
+            wrong += [] if folded and spoken else [name(cell)]
+    return wrong
+
+
+def says_too_many_digits(nb) -> list[str]:
     """A processor that adds in another order changes the last digits; whole numbers have none."""
     wrong = []
-    for key, value in glued(nb).items():
-        value = value.strip("'\"")
-        digits = re.sub(r"e.*$|[^0-9]", "", value).lstrip("0")
-        is_float = re.fullmatch(r"[-+−]?[0-9,]*\.[0-9]+(e[-+]?\d+)?", value)
-        if "np." in value or "tensor" in value or (is_float and len(digits) > 6):
-            wrong.append(f"{key} = {value}")
+    for cell, text in said(nb):
+        numbers = re.findall(r"(?<![\w/.(-])\d[\d,]*\.\d+", text)
+        wrong += [n for n in numbers if len(re.sub(r"\D", "", n).lstrip("0")) > 6]
+        wrong += [name(cell)] * bool(re.search(r"np\.\w+\(|tensor\(", text))
     return wrong
+
+
+def parsed(cell) -> ast.Module:
+    """The code of a cell, its magics left out."""
+    return ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", cell.source, flags=re.MULTILINE))
+
+
+def bare_asserts(nb) -> list[str]:
+    """A reader's picture must not end the run: claim() checks in its place."""
+    nodes = [(cell, node) for cell in code_cells(nb) for node in ast.walk(parsed(cell))]
+    return [name(cell) for cell, node in nodes if isinstance(node, ast.Assert)]
+
+
+def is_removed(cell) -> bool:
+    return bool(tags(cell) & {"remove-cell", "remove-input"})
+
+
+def before_say(cell) -> list[str]:
+    """The lines of a cell, without those of what it says."""
+    return re.split(r"^say\(", cell.source, flags=re.MULTILINE)[0].strip().split("\n")
+
+
+def long_removed_cells(nb) -> list[str]:
+    lengths = {name(cell): len(before_say(cell)) for cell in code_cells(nb) if is_removed(cell)}
+    return [f"{cell}: {length} lines" for cell, length in lengths.items() if length > 12]
+
+
+def made_and_used(cells) -> tuple[set[str], set[str]]:
+    made, used = set(), set()
+    for node in (node for cell in cells for node in ast.walk(parsed(cell))):
+        if isinstance(node, ast.alias):
+            made.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.arg):
+            made.add(node.arg)
+        elif isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else made).add(node.id)
+    return made, used
+
+
+def hidden_names(nb) -> list[str]:
+    """What the page uses, it also shows how it is made; and no claim is made in secret."""
+    cells = code_cells(nb)
+    removed_made, _ = made_and_used(filter(is_removed, cells))
+    made, used = made_and_used(cell for cell in cells if not is_removed(cell))
+    secret = [name(cell) for cell in cells if is_removed(cell) and "claim(" in cell.source]
+    return sorted(removed_made & used - made) + secret
+
+
+def wide_cells(nb) -> list[str]:
+    hidden = {"remove-cell", "remove-input", "hide-input", "hide-cell"}
+    cells = [cell for cell in code_cells(nb) if not tags(cell) & hidden]
+    return [line for cell in cells for line in cell.source.split("\n") if len(line) > 88]
 
 
 RULES = [
     not_run_in_order, stored_stderr, stored_errors, skipped_checks, pictures_without_alt_text,
     pictures_without_caption, several_pictures_in_a_cell, not_one_title, long_cells, machine_paths, timing,
-    glued_numbers_too_long,
+    raw_roles, says_loudly, says_too_many_digits, bare_asserts, long_removed_cells, hidden_names, wide_cells,
 ]  # fmt: skip
 
 
@@ -178,19 +252,19 @@ def test_every_chapter_is_in_the_table_of_contents():
 
 
 def sound() -> nbformat.NotebookNode:
-    """A notebook that keeps every rule, as if it had been run: a printed number, a picture, a glued number."""
+    """A notebook that keeps every rule, as if it had been run: a printed number, a picture, a paragraph."""
     v4 = nbformat.v4
     caption = {"figure": {"caption": "One black pixel and no more.", "name": "fig-one"}}
     alt = {"image": {"alt": "A square that holds a single black pixel."}}
-    record = {"application/papermill.record/text/plain": "0.123456"}
-    scrapbook = {"scrapbook": {"mime_prefix": "application/papermill.record/", "name": "rate"}}
+    folded = {"tags": ["remove-input"], "jupyter": {"source_hidden": True}}
+    paragraph = {"text/markdown": "At 0.123456 bpp, [the figure](#fig-one).", "text/plain": "<Markdown object>"}
     cells = [
-        v4.new_markdown_cell("# Title\n\n## Part\n\n```python\n# no title\n```"),
+        v4.new_markdown_cell("# Title\n\n## Part\n\n```python\n# no title\n```\n\n[bpp](glossary.md#term-bpp), {x}"),
         v4.new_code_cell("print(1 / 8)", execution_count=1, outputs=[v4.new_output("stream", text="0.125\n")]),
         v4.new_code_cell("draw()", execution_count=2, metadata={"mystnb": {**caption, **alt}},
                          outputs=[v4.new_output("display_data", {"image/png": "AA=="})]),
-        v4.new_code_cell("glue()", execution_count=3, metadata={"tags": ["remove-cell"]},
-                         outputs=[v4.new_output("display_data", record, metadata=scrapbook)]),
+        v4.new_code_cell("rate = 1 / 9\n\nsay(rate)", execution_count=3, metadata=folded,
+                         outputs=[v4.new_output("display_data", paragraph)]),
     ]  # fmt: skip
     return v4.new_notebook(cells=cells)
 
@@ -211,8 +285,8 @@ def set_mystnb(part: str, **fields):
     return lambda nb: nb.cells[2].metadata["mystnb"][part].update(fields)
 
 
-def set_glued(value: str):
-    return lambda nb: nb.cells[3].outputs[0].data.update({"application/papermill.record/text/plain": value})
+def set_said(text: str):
+    return lambda nb: nb.cells[3].outputs[0].data.update({"text/markdown": text})
 
 
 SPOILED = [
@@ -240,9 +314,28 @@ SPOILED = [
     (machine_paths, add_output(1, "error", ename="E", evalue="", traceback=["lib/site-" + "packages/torch"])),
     (timing, set_metadata(1, execution={"iopub.status.busy": "2026-01-01"})),
     (timing, lambda nb: nb.metadata.update(papermill={})),
-    (glued_numbers_too_long, set_glued("0.1234567")),
-    (glued_numbers_too_long, set_glued("1234.5678")),
-    (glued_numbers_too_long, set_glued("np.float64(0.5)")),
+    (raw_roles, set_source(0, "# Title\n\nA {term}`mask`.")),
+    (raw_roles, set_source(0, "# Title\n\n:::{note}\nNo.\n:::")),
+    (raw_roles, set_source(0, "# Title\n\n```{note}\nNo.\n```")),
+    (raw_roles, set_source(0, "# Title\n\n$$\nx\n$$ (eq-x)")),
+    (raw_roles, set_source(0, "# Title\n\ng_a\n: a network")),
+    (raw_roles, set_said("See {numref}`fig-one`.")),
+    (says_loudly, set_metadata(3, tags=["hide-input"])),
+    (says_loudly, set_metadata(3, jupyter={})),
+    (says_loudly, add_output(3, "stream", text="0.125\n")),
+    (says_loudly, lambda nb: nb.cells[3].update(outputs=[])),
+    (says_too_many_digits, set_said("At 0.1234567 bpp.")),
+    (says_too_many_digits, set_said("At 1,234.5678 bpp.")),
+    (says_too_many_digits, set_said("At np.float64(0.5) bpp.")),
+    (says_too_many_digits, set_said("At tensor(0.5) bpp.")),
+    (bare_asserts, set_source(1, "%matplotlib inline\nif True:\n    assert 1")),
+    (long_removed_cells, set_source(3, "x = 1\n" * 13 + "say(x)")),
+    (long_removed_cells, lambda nb: nb.cells[3].update(source="x = 1\n" * 13, metadata={"tags": ["remove-cell"]})),
+    (hidden_names, set_source(1, "print(rate)")),
+    (hidden_names, set_source(1, "print([rate for _ in range(2)])")),
+    (hidden_names, set_source(3, "def draw(): pass\n\nsay(1)")),
+    (hidden_names, set_source(3, "claim('no', False)\nsay(1)")),
+    (wide_cells, set_source(1, "x = 1" + 84 * " ")),
 ]
 
 
@@ -264,11 +357,12 @@ def test_what_the_rules_allow():
     add_output(1, "error", ename="ValueError", evalue="no")(nb)
     set_metadata(1, tags=["raises-exception"])(nb)
     assert stored_errors(nb) == []
-    nb.cells[3].source = "x = 1\n" * 30  # hidden from the reader
-    assert long_cells(nb) == []
-    for value in ("11834176", "'417,824'", "'bundled'", "0.000123456", "1.5e-09"):
-        set_glued(value)(nb)
-        assert glued_numbers_too_long(nb) == []
+    nb.cells[1].update(source="x = 1\n" * 30, metadata={"tags": ["hide-input"]})  # folded, not removed
+    nb.cells[3].source = "rate = 1\nsay('' 'a line'" + "\n'more'" * 30 + ")"  # prose has any length
+    assert long_cells(nb) == long_removed_cells(nb) == hidden_names(nb) == []
+    for value in ("11834176", "417,824", "bundled", "0.000123456", "[a](b.md#c-0.1234567)"):
+        set_said(value)(nb)
+        assert says_too_many_digits(nb) == []
 
 
 # ---------------------------------------------------------------- nbval

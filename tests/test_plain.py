@@ -38,6 +38,7 @@ For *fun*.
 </details>
 """
 SAID = "Here are *two* dB, [bpp](../book/glossary.md#term-bpp), [the figure](#fig-dot), [the equation](#eq-half)."
+FOLDED = "<details><summary>How?</summary>\n\nBy *hand*.\n\n</details>"
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
 
@@ -53,6 +54,7 @@ def first_page():
         v4.new_markdown_cell(PROSE),
         v4.new_code_cell("draw()", metadata=figure, outputs=[output("image/png", DOT)]),
         v4.new_code_cell("say()", metadata=folded, outputs=[output("text/markdown", SAID)]),
+        v4.new_code_cell("say()", metadata=folded, outputs=[output("text/markdown", FOLDED)]),
         v4.new_code_cell("say()", metadata=folded, outputs=printed),
     ]
 
@@ -118,6 +120,8 @@ def test_boxes_and_folds(pages):
 def test_what_a_cell_says_is_a_paragraph_and_loses_nothing_printed(pages):
     said = next(p for p in pages[0].select("p") if p.get_text().startswith("Here are"))
     assert said.parent.name == "section" and said.em
+    how = pages[0].select("details")[-1]
+    assert how.parent.name == "section" and text(how) == "How? By hand."
     assert "not here" in text(pages[0]) and "And more." in text(pages[0])
 
 

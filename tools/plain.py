@@ -92,32 +92,34 @@ class Boxes(SphinxTransform):
 
 
 class Paragraphs(SphinxPostTransform):
-    """Terms, and paragraphs that a cell printed: once the outputs are chosen (4), before MyST resolves (9)."""
+    """Terms, and paragraphs that a cell said: before MyST-NB chooses among its outputs (4), and MyST resolves (9)."""
 
-    default_priority = 5
+    default_priority = 3
 
     def run(self) -> None:
-        places = {place: name for (kind, name), place in self.env.domains["std"].objects.items() if kind == "term"}
+        places = {place for (kind, _), place in self.env.domains["std"].objects.items() if kind == "term"}
         for link in list(self.document.findall(pending_xref)):
             page, target = destination(link)
             if page == GLOSSARY and target.startswith("term-"):
                 self.term(link, target, places)
         for cell in list(self.document.findall(nodes.container)):
-            if "tag_remove-input" in cell["classes"] and is_prose(cell):
-                cell["classes"] = []
-                cell.replace_self([node for output in cell.children for node in output.children])
+            if "tag_remove-input" in cell["classes"]:
+                said = [paragraphs(output) for output in cell.children[-1].children]
+                if all(said):
+                    cell["classes"] = []
+                    cell.replace_self(sum(said, []))
 
-    def term(self, link: pending_xref, target: str, places: dict[tuple[str, str], str]) -> None:
+    def term(self, link: pending_xref, target: str, places: set[tuple[str, str]]) -> None:
         if (GLOSSARY, target) not in places:
             logging.getLogger(__name__).warning(f"the glossary has no {target!r}", location=link, type="plain")
         text = nodes.inline("", "", *link.children[0].children, classes=["xref", "std", "std-term"])
         link.replace_self(make_refnode(self.app.builder, self.env.docname, GLOSSARY, target, text))
 
 
-def is_prose(cell: nodes.container) -> bool:
-    """Whether all that a cell shows is text: no picture, no table of pandas, nothing printed."""
-    shown = (nodes.image, nodes.literal_block, nodes.raw)
-    return not next(cell.findall(lambda n: isinstance(n, shown)), None)
+def paragraphs(output: nodes.Element) -> list[nodes.Node]:
+    """What an output has in Markdown; nothing where it has none."""
+    kinds = {child.get("mime_type"): child for child in output.children if isinstance(child, nodes.container)}
+    return list(kinds["text/markdown"].children) if "text/markdown" in kinds else []
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
