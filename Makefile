@@ -1,25 +1,32 @@
-# `make book` builds the book, `make test` checks everything; both set up .venv first.
+# `make book` builds the book, `make test` checks everything, `make check` what is quick; all set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
-# More arguments for pip, for instance an index that has torch without CUDA (README.md).
+# More arguments for pip.
 PIP_EXTRA ?=
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: book test notebooks vectors bench fuzz linkcheck reproduce clean
+.PHONY: book test lint check notebooks vectors bench fuzz linkcheck reproduce clean
 .DELETE_ON_ERROR:
 
 book: .venv/ready
-	@rm -rf _build/html _build/jupyter_execute
-	$(BIN)/jupyter-book build . -W -n --keep-going
+	@rm -rf _build/next
+	$(BIN)/jupyter-book build . --path-output _build/next -W -n --keep-going
+	@rm -rf _build/html && mv _build/next/_build/html _build/html && rm -rf _build/next
 	@echo "The book: file://$(CURDIR)/_build/html/index.html"
 
-test: .venv/ready
+test: lint
+	$(BIN)/pytest -q -n 2 --dist loadgroup tests
+	$(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile $(NOTEBOOKS)
+
+lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
-	$(BIN)/pytest -q -n 2 --dist loadgroup tests
-	$(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile $(NOTEBOOKS)
+
+# While one works: lint, and the tests that need neither a browser nor the run of a notebook.
+check: lint
+	DGML_FUZZ=200 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" tests
 
 # Run every chapter and keep its outputs in the notebook: after a change of code or of checkpoints.
 notebooks: .venv/ready
@@ -50,12 +57,5 @@ reproduce: .venv/ready
 clean:
 	rm -rf _build .pytest_cache .ruff_cache
 
-.venv/ready: requirements.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
-	  sys.exit(0 if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
-	@echo "Setting up .venv (some minutes at the first time)"
-	@rm -rf .venv && $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(PIP_EXTRA) -r requirements.txt
-	$(BIN)/python -m pip check
-	@touch $@
+.venv/ready: requirements.txt requirements-reader.txt
+	@$(PYTHON) tools/install.py $(PIP_EXTRA)

@@ -16,6 +16,13 @@ for setting in ("DGML_WEIGHTS", "DGML_IMAGES", "DGML_MEGAPIXELS"):
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=cache, MPLBACKEND="agg")
 
 
+def pytest_collection_modifyitems(items):
+    """Mark as slow what needs a browser or a built site, or runs a notebook; `make check` leaves it out."""
+    for item in items:
+        if {"browser", "site", "executed"} & {*item.fixturenames}:
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def browser():
     """An installed Chromium or Chrome; without one the test is skipped, unless DGML_BROWSER=required."""

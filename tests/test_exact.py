@@ -34,9 +34,11 @@ def test_linear_counts_as_integers_do(seed):
     a = large_input(rng, layer.weight, 33, 900)
     a[0] = np.sign(layer.weight[0]) * 2**27  # the largest sum there is
     a[1] = a[0] - (np.arange(900) == 7)  # and its neighbour
-    expected = a.astype(int).astype(object) @ layer.weight.T.astype(int).astype(object) + layer.bias.astype(int)
+    expected = a.astype(np.int64).astype(object) @ layer.weight.T.astype(np.int64).astype(object) + layer.bias.astype(
+        np.int64
+    )
     assert expected.max() > 2**52.9
-    assert (bitstream.linear(layer, a).astype(int) == expected).all()
+    assert (bitstream.linear(layer, a).astype(np.int64) == expected).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -45,12 +47,12 @@ def test_convolve_counts_as_integers_do(seed):
     layer = large_layer(rng, 3, 3, 20, 90, axis=2)
     a = large_input(rng, layer.weight, 90, 6, 7)
     a[:, 1:4, 1:4] = np.sign(layer.weight[:, :, 0]).transpose(2, 0, 1) * 2**27
-    weight, padded = layer.weight.astype(int), np.pad(a.astype(int), ((0, 0), (1, 1), (1, 1)))
+    weight, padded = layer.weight.astype(np.int64), np.pad(a.astype(np.int64), ((0, 0), (1, 1), (1, 1)))
     expected = np.array(
         [[np.einsum("ijoc,cij->o", weight, padded[:, h : h + 3, w : w + 3]) for w in range(7)] for h in range(6)]
-    ).transpose(2, 0, 1) + layer.bias.astype(int).reshape(-1, 1, 1)
+    ).transpose(2, 0, 1) + layer.bias.astype(np.int64).reshape(-1, 1, 1)
     assert expected.max() > 2**52.9
-    assert (bitstream.convolve(layer, a).astype(int) == expected).all()
+    assert (bitstream.convolve(layer, a).astype(np.int64) == expected).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -176,6 +178,7 @@ for file in sorted(Path(sys.argv[1]).glob("*.dgml")):
 """
 
 
+@pytest.mark.slow
 def test_another_process_decodes_the_same(tmp_path):
     """With other kernels: other instructions for torch and both BLAS libraries, another number of threads."""
     picture = photograph(120, 60)

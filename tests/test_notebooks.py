@@ -429,7 +429,7 @@ def committed() -> list[Path]:
 def short_lines(path: Path) -> str:
     """The text of a file without the long lines of stored pictures; nothing of a binary file."""
     try:
-        return "\n".join(line for line in path.read_text().splitlines() if len(line) < 2000)
+        return "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if len(line) < 2000)
     except UnicodeDecodeError:
         return ""
 

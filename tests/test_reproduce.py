@@ -25,6 +25,7 @@ def run(monkeypatch) -> object:
     return stopped.value.code
 
 
+@pytest.mark.slow
 def test_the_walk_has_the_shapes_of_the_reference():
     got = reproduce.reference_walk(lambda quality: random_codec(), picture(768, 512), qualities=(3,))
     naive = got["naive"]
@@ -114,6 +115,7 @@ def test_without_a_network_there_is_one_line(monkeypatch, capsys):
     assert "\n" not in line and capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_offline_kodak_is_one_line(monkeypatch, tmp_path):
     """A fresh process, since the hub's client reads its settings when it is imported."""
     code = "import reproduce as r; r.published_codec = lambda quality: None; r.main()"

@@ -204,6 +204,7 @@ def test_kodak(monkeypatch, no_network):
 
 
 # bundled/bundled is what nbval and the build run.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weights", "images"), [("bundled", "folder"), ("published", "bundled"), ("published", "folder")]
 )

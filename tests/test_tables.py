@@ -13,7 +13,9 @@ import helpers
 
 
 def y_frequencies():
-    return bitstream.load_file(helpers.ROOT / "checkpoints" / "gaussian_tables.safetensors")["frequencies"].astype(int)
+    return bitstream.load_file(helpers.ROOT / "checkpoints" / "gaussian_tables.safetensors")["frequencies"].astype(
+        np.int64
+    )
 
 
 def test_frequencies_add_up(codec):
@@ -21,7 +23,7 @@ def test_frequencies_add_up(codec):
     assert y.shape == (128, 512) and z.shape == (codec.N, 255)
     assert y.min() >= 1 and z.min() >= 1
     assert (y[:, 0] + 2 * y[:, 1:].sum(1) == 2**24).all()
-    assert (z.sum(1, dtype=int) == 2**24).all()
+    assert (z.sum(1, dtype=np.int64) == 2**24).all()
 
 
 def test_tables_are_a_gaussian_with_a_share_of_a_wider_one():
@@ -55,9 +57,9 @@ def test_stored_gaussian_tables_are_those_of_the_code():
 @pytest.mark.parametrize("quality", helpers.QUALITIES)
 def test_stored_z_tables_are_those_of_the_weights(quality):
     codec = deepcopy(load(quality))
-    stored = bitstream.z_frequencies(codec).astype(int)
+    stored = bitstream.z_frequencies(codec).astype(np.int64)
     del codec.entropy_bottleneck.frequencies
-    made = bitstream.z_frequencies(codec).astype(int)
+    made = bitstream.z_frequencies(codec).astype(np.int64)
     largest = np.arange(len(made)), made.argmax(1)  # takes what rounding leaves
     assert np.abs(stored - made)[largest].max() <= 255
     stored[largest] = made[largest]
@@ -67,7 +69,7 @@ def test_stored_z_tables_are_those_of_the_weights(quality):
 def test_frequencies_are_taken_exactly():
     """The first and the last number that each symbol of a table owns, read by the library."""
     y = [np.concatenate((half[:0:-1], half)) for half in y_frequencies()[[0, 40, 80, 127]]]
-    for frequencies in (*y, *bitstream.z_frequencies(load(1))[:4].astype(int)):
+    for frequencies in (*y, *bitstream.z_frequencies(load(1))[:4].astype(np.int64)):
         distribution = bitstream.categorical(frequencies)
         ends = np.cumsum(frequencies).tolist()
         scale = (2**64 - 1) >> 24

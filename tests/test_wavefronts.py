@@ -46,8 +46,8 @@ def test_what_a_position_sees_lies_in_earlier_wavefronts(height, width):
 def integers(module):
     """Weights in units of 2**-14 and biases in units of 2**-24, as 64-bit integers."""
     return (
-        np.rint(module.weight.detach().double().numpy() * 2**14).astype(int),
-        np.rint(module.bias.detach().double().numpy() * 2**24).astype(int),
+        np.rint(module.weight.detach().double().numpy() * 2**14).astype(np.int64),
+        np.rint(module.bias.detach().double().numpy() * 2**24).astype(np.int64),
     )
 
 
@@ -62,18 +62,18 @@ def serial_walk(codec, hyper, y):
     _, height, width = y.shape
     context_weight, context_bias = integers(codec.context_prediction)
     layers = [integers(codec.entropy_parameters[i]) for i in (0, 2, 4)]
-    y_hat = np.zeros((codec.M, height + 4, width + 4), int)
+    y_hat = np.zeros((codec.M, height + 4, width + 4), np.int64)
     for row, column in np.ndindex(height, width):
         total = context_bias.copy()
         for i, j in np.ndindex(5, 5):
             if i < 2 or (i == 2 and j < 2):
                 total += context_weight[:, :, i, j] @ y_hat[:, row + i, column + j]
-        a = np.concatenate((hyper[row, column].astype(int), rescaled(total, slope=1)))
+        a = np.concatenate((hyper[row, column].astype(np.int64), rescaled(total, slope=1)))
         for i, (weight, bias) in enumerate(layers):
             a = rescaled(weight[:, :, 0, 0] @ a + bias, slope=1 if i == 2 else 0.01)
         means = a[codec.M :]
         symbols = np.rint(y[:, row, column] - means / 1024).clip(-511, 511)
-        y_hat[:, row + 2, column + 2] = symbols.astype(int) * 1024 + means
+        y_hat[:, row + 2, column + 2] = symbols.astype(np.int64) * 1024 + means
     return y_hat[:, 2:-2, 2:-2]
 
 

@@ -42,7 +42,7 @@ def trace(codec, data: bytes) -> dict:
     }
     facts = {"fingerprint": header.fingerprint, "checksum": header.checksum}
     shapes = {name: list(a.shape) for name, a in arrays.items()}
-    return facts | {"shapes": shapes} | {name: a.astype(int).ravel().tolist() for name, a in arrays.items()}
+    return facts | {"shapes": shapes} | {name: a.astype(np.int64).ravel().tolist() for name, a in arrays.items()}
 
 
 if __name__ == "__main__":
