@@ -31,7 +31,8 @@ from safetensors.numpy import load_file
 
 import dgml
 from dgml import HEADER, BitstreamError, Info, check_size, checksum, read  # noqa: F401 (chapter 11 names HEADER)
-from helpers import QUALITIES, ROOT, Cheng2020Anchor, crop, image_to_tensor, pad, tensor_to_image
+from helpers import LAMBDA, QUALITIES, ROOT, Cheng2020Anchor, crop, image_to_tensor, pad, tensor_to_image
+from search import descend, loss
 
 Array = np.ndarray
 
@@ -46,20 +47,31 @@ PRECISION = 24  # frequencies of a table add up to 2**24, as constriction wants 
 TAPS = [(i, j) for i in range(3) for j in range(5) if (i, j) < (2, 2)]
 
 
-def encode(codec: Cheng2020Anchor, image: Image.Image, quality: int = 0) -> bytes:
+def encode(codec: Cheng2020Anchor, image: Image.Image, quality: int = 0, search: int = 0) -> bytes:
     """The file of a picture of any mode and of 1x1 pixel up to 2**27.
 
-    ``quality`` is only noted down for the decoder, who needs the same weights; 0 says nothing about them.
+    ``quality`` is noted down for the decoder, who needs the same weights; 0 says nothing about them.
+    ``search`` is a number of steps that the encoder spends on a better y (search.py), by the lambda of the quality: the
+    file decodes like any other, and its lambda * 255**2 * MSE + bpp is never higher than without.
     Raises ValueError for a picture that is too large, another quality, or weights that give no numbers.
     """
     if quality not in (0, *QUALITIES):
         raise ValueError(f"quality is 1 to 6, or 0, not {quality!r}")
+    if not isinstance(search, int) or search < 0:
+        raise ValueError(f"search is a number of steps, 0 or more, not {search!r}")
+    if search and not quality:
+        raise ValueError("search needs a quality, 1 to 6, by whose lambda it weighs bytes against errors")
     check_size(*image.size)
     model = entropy_model(codec)
     x = image_to_tensor(image)
     y, z = analysis(codec, pad(x))
     stream, y_hat = encode_latents(model, y, z)
-    return dgml.write(quality, *x.shape[-2:], model.fingerprint, stream, y_hat)
+    data = dgml.write(quality, *x.shape[-2:], model.fingerprint, stream, y_hat)
+    if not search:
+        return data
+    y = descend(codec, x, y, z, y_hat / ONE, LAMBDA[quality], search)
+    found = dgml.write(quality, *x.shape[-2:], model.fingerprint, *encode_latents(model, y, z))
+    return min(data, found, key=lambda file: loss(image, decode(codec, file), len(file), LAMBDA[quality]))
 
 
 def analysis(codec: Cheng2020Anchor, x: torch.Tensor) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ import dgml
 USAGE = """A photograph as a file, and back.
 
     python bitstream.py encode PHOTOGRAPH FILE.dgml --quality 3
+    python bitstream.py encode PHOTOGRAPH FILE.dgml --search 30  slower, and a better file
     python bitstream.py encode PHOTOGRAPHS ... --out FOLDER      files or folders of them, all that can be read
     python bitstream.py decode FILE.dgml PICTURE.png
     python bitstream.py decode FILES ... --out FOLDER
@@ -53,6 +54,8 @@ def parse() -> argparse.Namespace:
     encode = commands.add_parser("encode", help="write pictures as .dgml files")
     encode.add_argument("paths", nargs="+", metavar="IN", type=Path, help="pictures that Pillow reads, and OUT.dgml")
     encode.add_argument("--quality", type=int, choices=range(1, 7), help="1 (small) to 6 (good), by default 3")
+    encode.add_argument("--search", type=int, default=0, metavar="STEPS",
+                        help="look for a better file for so many steps, half a second each for 768x512 pixels; try 30")  # fmt: skip
     decode = commands.add_parser("decode", help="write the pictures of .dgml files")
     decode.add_argument("paths", nargs="+", metavar="IN", type=Path, help=".dgml files, and OUT.png or another format")
     decode.add_argument("--original", type=Path, help="the picture that was encoded, to measure the PSNR")
@@ -77,6 +80,10 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("- has no name that --out or --compare could take")
     if args.command == "encode" and args.checkpoint and args.quality:
         parser.error("--quality chooses among the codecs of the book, --checkpoint is one of your own")
+    if args.command == "encode" and args.search < 0:
+        parser.error("--search takes a number of steps, 0 or more")
+    if args.command == "encode" and args.search and args.checkpoint:
+        parser.error("--search weighs bytes against errors by the lambda of a --quality, and --checkpoint names none")
     if args.command == "decode" and args.out and (args.original or args.compare):
         parser.error("--original and --compare go with one file")
     if args.command == "decode" and args.compare and not args.original:

@@ -90,7 +90,7 @@ def encode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
     picture = read_picture(source)
     quality = 0 if args.checkpoint else args.quality or 3
     codec = codec_of(quality, args.checkpoint)
-    data = bitstream.encode(codec, picture, quality)
+    data = bitstream.encode(codec, picture, quality, args.search)
     decoded = bitstream.decode(codec, data)
     write_file(target, data)
     if args.compare:

@@ -4,6 +4,7 @@
     python evaluate.py --images PICTURES --classical   JPEG, JPEG 2000, WebP, AVIF in two ways, JPEG XL -> results/<set>_classical.json
     python evaluate.py --images PICTURES --checkpoints FILES   one's own -> results/<set>_checkpoints.json, or --name's
     python evaluate.py --images PICTURES --mixtures    the bytes of y under 1, 2 and 3 Gaussians -> results/<set>_mixtures.json
+    python evaluate.py --images PICTURES --search 100  files with and without a search -> results/<set>_search.json
     python evaluate.py --report                        tables from what results/ holds
 
 PICTURES is a folder, a data set's name, or "bundled"; a relative folder counts from the book's own.
@@ -56,6 +57,7 @@ from helpers import (
 RESULTS = helpers.ROOT / "results"
 SUFFIX = {"bundled": "bundled", "published": "published_weights"}  # kodak_published.json is CompressAI's own table
 GAUSSIAN = (0.264621105, 0.212928592, 0.109335373, 0.036011115, 0.009414368)
+SEARCHED = range(3, 7)  # qualities that --search measures
 MS_SSIM_SIDE = 161  # five scales of an 11x11 window need more than 160 pixels
 
 
@@ -84,6 +86,13 @@ def through_bitstream(codec_of: Callable[[], Cheng2020Anchor], picture: Image.Im
     """Bits of the whole .dgml file, header included, and the picture that it decodes to."""
     codec = codec_of()
     return through_bytes(picture, lambda: bitstream.encode(codec, picture), partial(bitstream.decode, codec))
+
+
+def through_search(quality: int, steps: int, picture: Image.Image) -> Coded:
+    """The same of a bundled codec whose encoder searches for ``steps`` steps."""
+    codec = last_codec(quality, "bundled")
+    encode = partial(bitstream.encode, codec, picture, quality, steps)
+    return through_bytes(picture, encode, partial(bitstream.decode, codec))
 
 
 last_codec = lru_cache(maxsize=1)(load_codec)
@@ -192,6 +201,14 @@ def measure_checkpoints(source: str, paths: list[Path], name: str, path: Path) -
     todo = {n: {"1": partial(through_bitstream, partial(last_trained, p))} for n, p in zip(names, paths)}
     option = "--checkpoints " + " ".join(f"runs/{n}/{p.name}" for n, p in zip(names, paths))
     option += "" if name == "checkpoints" else f" --name {name}"
+    write_measured(source, todo, path, "whole .dgml files", option, ("torch", "compressai"), {})
+
+
+def measure_search(source: str, steps: int, path: Path) -> None:
+    """Measure the files of an encoder that searches beside those of one that does not."""
+    both = {"plain": 0, f"search of {steps} steps": steps}
+    todo = {name: {str(q): partial(through_search, q, n) for q in SEARCHED} for name, n in both.items()}
+    option = f"--search {steps}"
     write_measured(source, todo, path, "whole .dgml files", option, ("torch", "compressai"), {})
 
 
@@ -394,27 +411,32 @@ def main() -> None:
     parser.add_argument("--classical", action="store_true", help="measure the classical codecs")
     parser.add_argument("--mixtures", action="store_true", help="measure the heads of chapter 14")
     parser.add_argument("--checkpoints", nargs="+", type=Path, metavar="FILE", help="measure these, of train.py")
+    parser.add_argument("--search", type=int, metavar="STEPS", help="measure what a search of the encoder brings")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there, also over a result that is there")
     parser.add_argument("--name", default="checkpoints", help="of the result of --checkpoints")
     parser.add_argument("--weights", choices=tuple(SUFFIX), help="by default what DGML_WEIGHTS says, else bundled")
     args = parser.parse_args()
-    kinds = [bool(kind) for kind in (args.classical, args.mixtures, args.checkpoints, args.weights)]
+    kinds = [bool(kind) for kind in (args.classical, args.mixtures, args.checkpoints, args.search, args.weights)]
     if (any(kinds) or args.output) and not args.images:
-        parser.error("--classical, --mixtures, --checkpoints, --weights and --output go with --images")
+        parser.error("--classical, --mixtures, --checkpoints, --search, --weights and --output go with --images")
     if sum(kinds) > 1:
-        parser.error("only one of --classical, --mixtures, --checkpoints and --weights can be had at a time")
+        parser.error("only one of --classical, --mixtures, --checkpoints, --search and --weights can be had at a time")
+    if args.search is not None and args.search < 1:
+        parser.error("--search takes a number of steps, at least 1")
     weights = args.weights or os.environ.get("DGML_WEIGHTS") or "bundled"
     if weights not in SUFFIX:
         parser.error(f"DGML_WEIGHTS is 'bundled' or 'published', not {weights!r}")
     good = True
     try:
         if args.images:
-            kind = "classical" if args.classical else "mixtures" if args.mixtures else SUFFIX[weights]
+            kind = next((kind for kind in ("classical", "mixtures", "search") if getattr(args, kind)), SUFFIX[weights])
             path = result_path(args.images, args.name if args.checkpoints else kind, args.output)
             if args.mixtures:
                 measure_mixtures(args.images, path)
             elif args.checkpoints:
                 measure_checkpoints(args.images, args.checkpoints, args.name, path)
+            elif args.search:
+                measure_search(args.images, args.search, path)
             else:
                 measure(args.images, weights, args.classical, path)
             print(f"wrote {args.output or f'results/{path.name}'}")

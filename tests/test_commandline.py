@@ -150,7 +150,25 @@ def test_a_write_that_fails_leaves_nothing(folder, run, monkeypatch):
     assert tree(folder) == before
 
 
-@pytest.mark.parametrize("arguments", [(), ("encode", "cat.png"), ("encode", "cat.png", "new.dgml", "--quality", "7")])
+def test_encode_searches_for_a_better_file(folder, run):
+    status, output, complaints = run("encode", "cat.png", "new.dgml", "--quality", 6, "--search", 3)
+    file = Path("new.dgml").read_bytes()
+    assert (status, complaints) == (0, "") and f"{len(file)} bytes" in output
+    assert file == bitstream.encode(load(6), Image.open("cat.png"), 6, search=3)
+    assert run("decode", "new.dgml", "new.png")[0] == 0
+
+
+WRONG_USE = [
+    (),
+    ("encode", "cat.png"),
+    ("encode", "cat.png", "new.dgml", "--quality", "7"),
+    ("encode", "cat.png", "new.dgml", "--search", "-1"),
+    ("encode", "cat.png", "new.dgml", "--search", "many"),
+    ("encode", "cat.png", "new.dgml", "--search", "5", "--checkpoint", "mine.safetensors"),
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG_USE)
 def test_a_wrong_command_is_explained(folder, run, arguments):
     before = tree(folder)
     status, output, complaints = run(*arguments)

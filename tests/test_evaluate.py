@@ -205,6 +205,18 @@ def test_report_compares_no_other_pictures_and_needs_a_measurement(results, monk
     assert "of other pictures" in printed and "%" not in printed
 
 
+def test_a_search_is_measured_beside_the_plain_file(results, tmp_path, monkeypatch):
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    picture(64, 64).save(folder / "one.png")
+    monkeypatch.setattr(evaluate, "SEARCHED", (1, 6))
+    assert run(monkeypatch, "--images", str(folder), "--search", "2") == 0
+    written = json.loads((results / "shots_search.json").read_text())
+    plain, searched = written["codecs"].values()
+    assert list(written["codecs"]) == ["plain", "search of 2 steps"] and "--search 2" in written["_command"]
+    assert plain.keys() == searched.keys() == {"1", "6"}
+
+
 def test_the_gap_between_promise_and_file_is_printed():
     promised, kept = made_up([(0.1, 30.0), (0.2, 32.0)]), made_up([(0.103, 29.5), (0.2, 32.0)])
     assert evaluate.gap_table(promised, kept)[1:] == [
@@ -223,6 +235,8 @@ def test_the_gap_between_promise_and_file_is_printed():
         ["--images", "bundled", "--report"],
         ["--report", "--classical"],
         ["--images", "bundled", "--weights", "best"],
+        ["--images", "bundled", "--search", "0"],
+        ["--report", "--search", "5"],
         ["--images", "bundled", "--classical", "--weights", "published"],
     ],
 )

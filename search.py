@@ -1,0 +1,98 @@
+"""The encoder may search: gradient descent on the y of one picture, with the decoder as it is.
+
+g_a was trained to be good on the mean of many photographs.  A file only needs a y from which g_s makes *this* picture,
+and nothing in the format says where that y comes from.  So the encoder starts at y = g_a(x) and goes downhill on the
+codec's own loss, lambda * 255**2 * MSE + bpp (Campos et al., CVPR workshops 2019; Yang, Bamler and Mandt, NeurIPS 2020).
+
+Symbols are rounded, and a staircase has no slope.  The descent sees a soft staircase instead (Agustsson and Theis,
+NeurIPS 2020), nearly flat where a symbol is safe and steep where it tips.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from helpers import Cheng2020Anchor, image_to_tensor
+
+STEP = 0.1  # the root mean square of a full step, in units of y; it falls in a straight line to zero
+MOMENTUM = 0.9
+SHARPNESS = 4.0  # of the soft staircase: as it grows, the staircase becomes the true one, and its slope useless
+AT_ONCE = 2**20  # pixels that have their gradients in memory at once
+HALO = 7  # rows of y that a strip sees more, above and below, than it keeps: beyond the reach of g_s and the context
+
+
+def descend(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, y_hat: np.ndarray, lmbda: float, steps: int) -> np.ndarray:  # fmt: skip
+    """A y (M, H/16, W/16) with a lower loss for the picture ``x`` (1, 3, height, width) in [0, 1], before padding.
+
+    ``y`` and ``z`` are what g_a and h_a make of the padded picture, of sides H and W, and ``y_hat`` is what a decoder
+    reads from the plain file, in units of y.  Memory grows with the picture only by y itself, in a few copies.
+    """
+    y, z, y_hat = (torch.from_numpy(latent)[None].float() for latent in (y, z, y_hat))
+    y.requires_grad_()
+    medians = codec.entropy_bottleneck.quantiles.detach()[:, 0, 1].reshape(1, -1, 1, 1)
+    with torch.no_grad():
+        hyper = codec.h_s(torch.round(z - medians) + medians)  # z stays as it is
+    _, means = loss_gradient(codec, x, y_hat, hyper, lmbda)
+    velocity, size = torch.zeros_like(y), 0.0
+    for step in tqdm(range(steps), desc="search", unit="step", disable=None, leave=False):
+        # The means depend on y_hat, and y_hat on the means: those of the last step will do.
+        seen = soft_round(y - means) + means
+        gradient, means = loss_gradient(codec, x, seen.detach(), hyper, lmbda)
+        (gradient,) = torch.autograd.grad(seen, y, gradient)
+        velocity = MOMENTUM * velocity + gradient
+        # One length for all of y, and not Adam's one for each number: what hardly matters then hardly moves.
+        size = max(size, gradient.square().mean().sqrt().item())
+        y = (y - STEP * (1 - step / steps) * velocity / max(size, 1e-30)).detach().requires_grad_()
+    return y.detach()[0].double().numpy()
+
+
+def soft_round(v: Tensor) -> Tensor:
+    """A smooth staircase through the middles of the steps, (n, n), and of the risers, (n + 1/2, n + 1/2)."""
+    riser = v.detach().floor() + 0.5
+    return riser + torch.tanh(SHARPNESS * (v - riser)) / (2 * np.tanh(SHARPNESS / 2))
+
+
+def loss_gradient(codec: Cheng2020Anchor, x: Tensor, y_hat: Tensor, hyper: Tensor, lmbda: float) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The gradient of the loss at ``y_hat`` (1, M, h, w), and the means predicted from it; strip by strip.
+
+    ``hyper`` is the output of h_s, and ``x`` the picture (1, 3, height, width), which y_hat covers with its padding.
+    """
+    y_hat, means = y_hat.clone().requires_grad_(), torch.empty_like(y_hat)
+    (height, width), (h, w) = x.shape[-2:], y_hat.shape[-2:]
+    rows = max(1, AT_ONCE // (256 * w))
+    for top in range(0, h, rows):
+        first, last = max(0, top - HALO), min(h, top + rows + HALO)
+        kept = slice(top - first, min(top + rows, h) - first)
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+            part = y_hat[:, :, first:last]
+            x_hat = codec.g_s(part)[:, :, 16 * kept.start : 16 * kept.stop]
+            context = torch.cat((hyper[:, :, first:last], codec.context_prediction(part)), 1)
+            scales, found = codec.entropy_parameters(context)[:, :, kept].float().chunk(2, 1)
+        original = x[:, :, 16 * top : 16 * min(top + rows, h)]
+        error = (x_hat.float()[:, :, : original.shape[2], :width] - original).square().sum() / (3 * height * width)
+        rate = symbol_bits(part[:, :, kept] - found, scales).sum() / (height * width)
+        (lmbda * 255**2 * error + rate).backward(inputs=[y_hat])
+        means[:, :, top : top + rows] = found.detach()
+    return y_hat.grad, means
+
+
+def symbol_bits(symbols: Tensor, scales: Tensor) -> Tensor:
+    """The bits of symbols of any value, with the heavy tails of the tables (bitstream.gaussian_tables)."""
+    scales = scales.clamp(0.11, 256)
+    share = torch.where(scales > 0.1134, 2.0**-7, 2.0**-11)
+    near, far = (torch.special.ndtr((0.5 - symbols.abs()) / s) - torch.special.ndtr((-0.5 - symbols.abs()) / s)
+                 for s in (scales, 3 * scales + 0.5))  # fmt: skip
+    return -((1 - share) * near + share * far + 1e-12).log2()
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself, which halves the time; emulated it would be far slower."""
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
+def loss(picture: Image.Image, decoded: Image.Image, n_bytes: int, lmbda: float) -> float:
+    """lambda * 255**2 * MSE + bpp of a whole file, the errors in the 8-bit picture that it decodes to."""
+    mse = (image_to_tensor(picture) - image_to_tensor(decoded)).double().square().mean().item()
+    return lmbda * 255**2 * mse + 8 * n_bytes / (picture.width * picture.height)

@@ -1,0 +1,113 @@
+"""Tests of search.py: the file that a search leaves is a file like any other, and never a worse one."""
+
+import numpy as np
+import pytest
+import torch
+from samples import flat, load, noise, photograph, picture
+
+import bitstream
+import search
+from helpers import LAMBDA, image_to_tensor, pad
+
+SIDES = 128, 96
+
+
+def losses(codec, shot, quality, steps):
+    """The loss of the plain file and of the searched one."""
+    files = [bitstream.encode(codec, shot, quality, search=n) for n in (0, steps)]
+    return [search.loss(shot, bitstream.decode(codec, file), len(file), LAMBDA[quality]) for file in files]
+
+
+@pytest.mark.parametrize("shot", [photograph(*SIDES), noise(64, 64), flat(70, 50), picture(1, 1), picture(300, 20)])
+@pytest.mark.parametrize("quality", [1, 6])
+def test_a_search_never_makes_a_worse_file(shot, quality):
+    plain, searched = losses(load(quality), shot, quality, steps=3)
+    assert searched <= plain
+
+
+def test_the_plain_file_is_kept_where_the_search_finds_a_worse_one(monkeypatch):
+    monkeypatch.setattr(search, "STEP", 100.0)
+    shot = photograph(*SIDES)
+    assert bitstream.encode(load(3), shot, 3, search=2) == bitstream.encode(load(3), shot, 3)
+
+
+@pytest.mark.parametrize("quality", [3, 6])
+def test_a_few_steps_lower_the_loss_of_a_photograph(quality):
+    plain, searched = losses(load(quality), photograph(*SIDES), quality, steps=12)
+    assert searched < 0.97 * plain
+
+
+def test_a_searched_file_decodes_like_any_other_and_leaves_the_codec_alone():
+    codec, shot = load(6), photograph(*SIDES)
+    before = [p.clone() for p in codec.parameters()]
+    file = bitstream.encode(codec, shot, 6, search=5)
+    header, decoded = bitstream.read(file), bitstream.decode(codec, file)
+    assert (header.version, header.quality, decoded.size) == (1, 6, SIDES)
+    assert file != bitstream.encode(codec, shot, 6)
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, codec.parameters()))
+
+
+def test_the_same_search_finds_the_same_file():
+    files = {bitstream.encode(load(3), photograph(*SIDES), 3, search=4) for _ in range(2)}
+    assert len(files) == 1
+
+
+def latents(codec, shot):
+    x = image_to_tensor(shot)
+    y, z = bitstream.analysis(codec, pad(x))
+    _, y_hat = bitstream.encode_latents(bitstream.entropy_model(codec), y, z)
+    hyper = codec.h_s(torch.from_numpy(np.rint(z))[None].float()).detach()
+    return x, torch.from_numpy(y_hat / bitstream.ONE)[None].float(), hyper
+
+
+def test_strips_give_the_gradient_of_the_whole(monkeypatch):
+    monkeypatch.setattr(search, "has_bfloat16", lambda: False)
+    codec = load(1)
+    x, y_hat, hyper = latents(codec, photograph(64, 290).rotate(1))
+    whole = search.loss_gradient(codec, x, y_hat, hyper, LAMBDA[1])
+    monkeypatch.setattr(search, "AT_ONCE", 256 * 4 * 3)  # three rows of y at once
+    strips = search.loss_gradient(codec, x, y_hat, hyper, LAMBDA[1])
+    for one, other in zip(whole, strips):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * float(one.abs().max()))
+
+
+def test_the_gradient_is_that_of_the_loss(monkeypatch):
+    monkeypatch.setattr(search, "has_bfloat16", lambda: False)
+    codec = load(3)
+    x, y_hat, hyper = latents(codec, photograph(60, 50))
+    gradient, _ = search.loss_gradient(codec, x, y_hat, hyper, LAMBDA[3])
+
+    def whole_loss(seen):
+        scales, means = codec.entropy_parameters(torch.cat((hyper, codec.context_prediction(seen)), 1)).chunk(2, 1)
+        error = (codec.g_s(seen)[:, :, :50, :60] - x).square().mean()
+        return LAMBDA[3] * 255**2 * error + search.symbol_bits(seen - means, scales).sum() / (50 * 60)
+
+    seen = y_hat.clone().requires_grad_()
+    whole_loss(seen).backward()
+    torch.testing.assert_close(gradient, seen.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("quality", [3, 6])
+def test_the_bits_that_the_search_counts_are_those_of_the_coder(quality):
+    codec = load(quality)
+    _, y_hat, hyper = latents(codec, photograph(256, 192))
+    scales, means = codec.entropy_parameters(torch.cat((hyper, codec.context_prediction(y_hat)), 1)).chunk(2, 1)
+    counted = search.symbol_bits((y_hat - means).round(), scales).sum().item()
+    file = bitstream.encode(codec, photograph(256, 192), quality)
+    assert counted == pytest.approx(8 * (len(file) - 22), rel=0.03)
+
+
+def test_soft_rounding_is_a_staircase_that_rises():
+    v = torch.linspace(-2, 2, 401, requires_grad=True)
+    stairs = search.soft_round(v)
+    stairs.sum().backward()
+    integers = torch.arange(-2.0, 3.0)
+    torch.testing.assert_close(search.soft_round(integers), integers)
+    assert (stairs.diff() > 0).all() and (v.grad > 0).all()
+    assert ((stairs - v).abs() <= 0.5).all()
+
+
+@pytest.mark.parametrize("steps, quality, words", [(-1, 3, "0 or more"), (1.5, 3, "0 or more"), (5, 0, "a quality")])
+def test_a_bad_search_is_one_clear_line(steps, quality, words):
+    with pytest.raises(ValueError, match=words):
+        bitstream.encode(load(3), picture(8, 8), quality, search=steps)
