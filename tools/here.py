@@ -21,7 +21,8 @@ ARROWS = (
 )
 HERE = {  # chapter: what it is about
     1: LEARNED, 2: ("x",), 3: ("y_hat", "z", "entropy parameters"), 4: ("y_hat",), 5: ("y",), 6: ("code",),
-    7: ("y_hat", "g_s", "x_hat"), 8: ("code", "x_hat"), 11: ("code", "entropy parameters", "z"),
+    7: ("y_hat", "g_s", "x_hat"), 8: ("code", "x_hat"), 9: ("x", "g_a", "y", "g_s"),
+    10: ("h_a", "z", "h_s", "entropy parameters"), 11: ("code", "entropy parameters", "z"),
     12: ("context model", "entropy parameters"), 13: ("code", "h_s", "context model", "entropy parameters"),
     14: ("entropy parameters",), 15: ("g_a", "g_s"), 16: LEARNED, 18: ("x", "code", "x_hat"),
 }  # fmt: skip
