@@ -637,28 +637,35 @@ def draw_data_flow(shapes: dict[str, str] | None = None, here: list[str] | tuple
     ``shapes`` adds a line of text to a node, ``here`` names the nodes to fill.
     """
     nodes = {  # name: (label, x, y)
-        "x": ("photograph x", 0.2, 0.95), "g_a": ("g_a", 0.2, 0.79), "y": ("y", 0.2, 0.63),
-        "y_hat": ("round: y_hat", 0.2, 0.45), "g_s": ("g_s", 0.2, 0.21), "x_hat": ("reconstruction x_hat", 0.2, 0.05),
-        "h_a": ("h_a", 0.79, 0.95), "z": ("z", 0.79, 0.79), "z_hat": ("round: z_hat", 0.79, 0.63),
-        "h_s": ("h_s", 0.79, 0.46), "context_prediction": ("context\nmodel", 0.46, 0.34),
-        "entropy_parameters": ("entropy parameters", 0.79, 0.24), "p": ("means and scales of y_hat", 0.73, 0.05),
+        "x": ("photograph x", 0.17, 0.96), "g_a": ("g_a", 0.17, 0.80), "y": ("y", 0.17, 0.64),
+        "y_hat": ("round: y_hat", 0.17, 0.43), "g_s": ("g_s", 0.17, 0.22), "x_hat": ("reconstruction x_hat", 0.17, 0.05),
+        "h_a": ("h_a", 0.83, 0.96), "z": ("z", 0.83, 0.80), "z_hat": ("round: z_hat", 0.83, 0.64),
+        "h_s": ("h_s", 0.83, 0.43), "context_prediction": ("context\nmodel", 0.5, 0.43),
+        "entropy_parameters": ("entropy\nparameters", 0.83, 0.22), "p": ("means and scales\nof y_hat", 0.83, 0.05),
     }  # fmt: skip
     arrows = ["x g_a", "g_a y", "y y_hat", "y_hat g_s", "g_s x_hat", "y h_a", "h_a z", "z z_hat", "z_hat h_s", "y_hat context_prediction",
               "context_prediction entropy_parameters", "h_s entropy_parameters", "entropy_parameters p"]  # fmt: skip
-    _, axis = plt.subplots(figsize=(WIDTH, 5.6))
-    boxes = {}
+    corners = {"y h_a": [(0.5, 0.64), (0.5, 0.96)], "context_prediction entropy_parameters": [(0.5, 0.22)]}
+    _, axis = plt.subplots(figsize=(WIDTH, 5.2), layout="constrained")
+    for arrow in arrows:
+        start, end = (nodes[name][1:] for name in arrow.split())
+        way = [start, *corners.get(arrow, ()), end]
+        axis.plot(*zip(*way), color="#333333", linewidth=1.2, zorder=0)
+        (x0, y0), (x1, y1) = way[-2:]
+        axis.annotate(
+            "",
+            ((x0 + x1) / 2, (y0 + y1) / 2),
+            (x0, y0),
+            arrowprops={"arrowstyle": "-|>", "color": "#333333", "shrinkA": 0, "shrinkB": 0},
+        )
     for name, (label, x, y) in nodes.items():
         colour = COLOUR["z" if name in ("h_a", "z", "z_hat", "h_s") else "pixels" if name[0] in "xg" else "y"]
         learned = name in ("g_a", "g_s", "h_a", "h_s", "context_prediction", "entropy_parameters")
         text = label + (f"\n{shapes[name]}" if shapes and name in shapes else "")
+        ground = "white" if name not in here else tuple(1 - 0.3 * (1 - part) for part in to_rgba(colour)[:3])
         box = {"boxstyle": "round,pad=0.35" if learned else "square,pad=0.25", "edgecolor": colour,
-               "facecolor": to_rgba(colour, 0.3) if name in here else "white", "linewidth": 2.2 if learned else 0.8}  # fmt: skip
-        boxes[name] = axis.text(x, y, text, ha="center", va="center", fontsize=10, bbox=box,
-                                weight="bold" if learned else "normal")  # fmt: skip
-    for start, end in (arrow.split() for arrow in arrows):
-        axis.annotate("", nodes[end][1:], nodes[start][1:], arrowprops={
-            "arrowstyle": "-|>", "color": "#333333", "patchA": boxes[start].get_bbox_patch(),
-            "patchB": boxes[end].get_bbox_patch(), "shrinkA": 3, "shrinkB": 3})  # fmt: skip
+               "facecolor": ground, "linewidth": 2.2 if learned else 0.8}  # fmt: skip
+        axis.text(x, y, text, ha="center", va="center", fontsize=10, bbox=box, weight="bold" if learned else "normal")
     axis.set(xlim=(0, 1), ylim=(0, 1))
     axis.axis("off")
     plt.show()
