@@ -256,19 +256,16 @@ def measure_mixtures(source: str, path: Path) -> None:
         sizes = qualities[str(quality)] = {}
         for name, picture in tqdm(pictures.items(), desc=f"quality {quality}", unit="picture"):
             x = pad(image_to_tensor(picture))
-            features, y_hat = mixtures.latents(codec, x)
-            largest = int(y_hat.abs().max())
-            symbols = (y_hat[0] + largest).int().numpy().ravel()
+            y, z_hat = mixtures.analysis(codec, x)
             sizes[name] = []
             for head in heads.values():
-                probabilities = mixtures.pmfs(head, features, largest)
-                words = mixtures.encode_symbols(symbols, probabilities)
-                if not (mixtures.decode_symbols(words, probabilities) == symbols).all():
+                words, y_hat, _ = mixtures.encode_y(codec, head, y, z_hat)
+                if not torch.equal(mixtures.decode_y(codec, head, words, z_hat), y_hat):
                     raise RuntimeError(f"{name}: the symbols did not come back")
                 sizes[name].append(words.nbytes)
             sizes[name].append(bytes_of_y(codec, x))
     write_json(path, {
-        "_what": "bytes of y, really coded: round(y) under heads of 1, 2 and 3 Gaussians, then round(y - mean) as a .dgml file codes it",
+        "_what": "bytes of y, really coded: round(y - mean) under heads of 1, 2 and 3 Gaussians, then as a .dgml file codes it",
         "_command": command(source, "--mixtures"),
         "_environment": environment(("torch", "compressai", "constriction")),
         "qualities": qualities,

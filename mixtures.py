@@ -4,10 +4,12 @@ The paper models every symbol by three Gaussians (Cheng et al., CVPR 2020, eq. 6
 A *head* takes the place of ``codec.entropy_parameters``: the same three 1x1 layers, with K scales, means and weights for each symbol at the end.
 ``train.py --mixture K`` trains one, ``evaluate.py --mixtures`` measures what it saves.
 
-Symbols are round(y), for every K alike: no mean can be subtracted first where there are several.
+Symbols are round(y - m), where m is the mean of the mixture, the sum of w_k * mu_k: an offset that the decoder knows.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
+from math import erf, sqrt
 
 import constriction
 import numpy as np
@@ -16,11 +18,12 @@ from compressai.entropy_models import GaussianMixtureConditional
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from bitstream import wavefronts
 from helpers import ROOT, Cheng2020Anchor
 
 HEAD_QUALITIES = (3, 6)  # the codecs whose heads are bundled
 COMPONENTS = (1, 2, 3)
-ROW = constriction.stream.model.Categorical(perfect=False)  # a row of probabilities for each symbol
+FARTHEST = 2000  # symbols of either sign up to here can be coded
 SPREAD = (1.0, 2.0, 0.5)  # a new component is wider, the next narrower, than the Gaussian that it starts from
 
 
@@ -53,14 +56,22 @@ def head_path(quality: int, k: int):
 
 
 @torch.no_grad()
-def latents(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What a head reads and what it predicts, from padded pictures (B, 3, H, W): the features (B, 4M, H/16, W/16) of z and of the context, and round(y) (B, M, H/16, W/16)."""
+def analysis(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """y (1, M, H/16, W/16) and the rounded z (1, N, H/64, W/64) of a padded picture (1, 3, H, W)."""
     y = codec.g_a(x)
-    z = codec.h_a(y)
     medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
+    return y, torch.round(codec.h_a(y) - medians) + medians
+
+
+@torch.no_grad()
+def latents(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a head reads and what it predicts, in its training from padded pictures (B, 3, H, W).
+
+    The features (B, 4M, H/16, W/16) of z and of the context, and round(y) (B, M, H/16, W/16).
+    """
+    y, z_hat = analysis(codec, x)
     y_hat = torch.round(y)
-    hyper = codec.h_s(torch.round(z - medians) + medians)
-    return torch.cat((hyper, codec.context_prediction(y_hat)), dim=1), y_hat
+    return torch.cat((codec.h_s(z_hat), codec.context_prediction(y_hat)), dim=1), y_hat
 
 
 def parameters(head: nn.Sequential, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,36 +88,78 @@ def likelihoods(head: nn.Sequential, features: Tensor, y_hat: Tensor) -> Tensor:
     return model.likelihood_lower_bound(model._likelihood(y_hat, scales, means, weights))
 
 
+Coded = tuple[np.ndarray, Tensor, Tensor]
+
+
 @torch.no_grad()
-def pmfs(head: nn.Sequential, features: Tensor, largest: int) -> np.ndarray:
-    """The probabilities of the integers -largest to largest for every symbol of one picture: (M, h, w, 2 largest + 1), float32."""
-    scales, means, weights = parameters(head, features)
-    # CompressAI's likelihood takes channels as they come, so the alphabet can stand where the pictures of a batch do.
-    alphabet = (
-        torch.arange(-largest, largest + 1.0)
-        .reshape(-1, 1, 1, 1)
-        .expand(-1, scales.shape[1] // head.k, *features.shape[2:])
-    )
-    model = GaussianMixtureConditional(K=head.k)
-    return model._likelihood(alphabet, scales, means, weights).permute(1, 2, 3, 0).numpy()
+def walk(codec: Cheng2020Anchor, head: nn.Sequential, z_hat: Tensor, symbols_at: Callable[..., Tensor]) -> Tensor:
+    """Visit y wavefront by wavefront, as in chapter 12, and return y_hat (M, h, w) = symbols + m.
 
-
-def encode_symbols(symbols: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The words (uint32) of a range coder for ``symbols`` (n,) in 0 … S - 1 with a row of ``probabilities`` (n, S) for each."""
-    encoder = constriction.stream.queue.RangeEncoder()
-    encoder.encode(symbols.astype(np.int32), ROW, usable(probabilities))
-    return encoder.get_compressed()
-
-
-def decode_symbols(words: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The symbols (n,) again, from the same probabilities."""
-    return constriction.stream.queue.RangeDecoder(words).decode(ROW, usable(probabilities))
-
-
-def usable(probabilities: np.ndarray) -> np.ndarray:
-    """Every symbol possible, as a coder needs it: at least 2**-20, where a Gaussian's tail underflows to zero.
-
-    In C order: constriction reads the memory as it lies, and would take a transposed view for other probabilities.
+    ``symbols_at(rows, columns, scales, means, weights)`` says which symbols (n, M) stand there; the first three of its
+    arguments after the places are those of the mixture, (n, K, M) each, and m is the sum of weights * means over K.
     """
-    floored = np.maximum(probabilities, 2.0**-20).reshape(-1, probabilities.shape[-1])
-    return np.ascontiguousarray(floored, np.float32)
+    hyper = codec.h_s(z_hat)[0]
+    m, height, width = codec.M, *hyper.shape[1:]
+    y_hat = torch.zeros(m, height + 4, width + 4)
+    kernel = (codec.context_prediction.weight * codec.context_prediction.mask).flatten(2)[..., :12]
+    for rows, columns in wavefronts(height, width):
+        taps = [y_hat[:, rows + i // 5, columns + i % 5] for i in range(12)]  # (M, n) each
+        context = torch.einsum("omt,tmn->on", kernel, torch.stack(taps)) + codec.context_prediction.bias[:, None]
+        features = torch.cat((hyper[:, rows, columns], context)).T[:, :, None, None]
+        scales, means, weights = (t.reshape(len(rows), head.k, m) for t in parameters(head, features))
+        symbols = symbols_at(rows, columns, scales.clamp(min=0.11), means, weights)
+        y_hat[:, rows + 2, columns + 2] = (symbols + (weights * means).sum(1)).T
+    return y_hat[:, 2:-2, 2:-2]
+
+
+@torch.no_grad()
+def encode_y(codec: Cheng2020Anchor, head: nn.Sequential, y: Tensor, z_hat: Tensor) -> Coded:
+    """The words of y (1, M, h, w), and with them y_hat (M, h, w) and the bits of every symbol (M, h, w)."""
+    encoder, bits = constriction.stream.queue.RangeEncoder(), torch.zeros(y.shape[1:])
+
+    def symbols_at(rows, columns, scales, means, weights):
+        centred = means - (weights * means).sum(1, keepdim=True)
+        symbols = (y[0, :, rows, columns].T - (weights * means).sum(1)).round()
+        bits[:, rows, columns] = information(symbols[:, None], scales, centred, weights).T
+        encoder.encode(symbols.int().numpy().ravel(), custom_model(head.k), *columns_of(scales, centred, weights))
+        return symbols
+
+    y_hat = walk(codec, head, z_hat, symbols_at)
+    return encoder.get_compressed(), y_hat, bits
+
+
+def decode_y(codec: Cheng2020Anchor, head: nn.Sequential, words: np.ndarray, z_hat: Tensor) -> Tensor:
+    """y_hat (M, h, w) again, from the words and z_hat alone."""
+    decoder = constriction.stream.queue.RangeDecoder(words)
+
+    def symbols_at(rows, columns, scales, means, weights):
+        centred = means - (weights * means).sum(1, keepdim=True)
+        flat = decoder.decode(custom_model(head.k), *columns_of(scales, centred, weights))
+        return torch.from_numpy(flat).float().reshape(len(rows), -1)
+
+    return walk(codec, head, z_hat, symbols_at)
+
+
+def information(symbols: Tensor, scales: Tensor, means: Tensor, weights: Tensor) -> Tensor:
+    """Bits (n, M) of symbols (n, 1, M) under mixtures (n, K, M); none counts as rarer than 2**-24, as in the coder."""
+    distance = (symbols - means).abs()
+    pieces = torch.special.ndtr((0.5 - distance) / scales) - torch.special.ndtr((-0.5 - distance) / scales)
+    return -(weights * pieces).sum(1).clamp(min=2**-24).log2()
+
+
+def custom_model(k: int):
+    """A model for constriction that knows a mixture by its CDF: 3k numbers for each symbol, scales, means and weights."""
+
+    def cdf(x: float, *numbers: float) -> float:
+        total = 1.0
+        for i in range(k):
+            total += numbers[2 * k + i] * erf((x - numbers[k + i]) / (sqrt(2) * numbers[i]))
+        return total / 2
+
+    # Where the search for a symbol starts: at the mean, which is zero.
+    return constriction.stream.model.CustomModel(cdf, lambda share, *numbers: 0.0, -FARTHEST, FARTHEST)
+
+
+def columns_of(scales: Tensor, means: Tensor, weights: Tensor) -> list[np.ndarray]:
+    """The 3K arrays (n * M,) of float64 that a model reads, from mixtures (n, K, M)."""
+    return [t.double().numpy().ravel() for numbers in (scales, means, weights) for t in numbers.unbind(1)]

@@ -1,11 +1,10 @@
 """The mixtures of chapter 14: probabilities, bytes and what is bundled."""
 
-import numpy as np
 import pytest
 import torch
 
 import mixtures
-from helpers import image_to_tensor, load_codec, load_images
+from helpers import image_to_tensor, load_codec, load_images, pad
 
 
 @pytest.fixture(scope="module")
@@ -25,30 +24,44 @@ def test_a_new_head_of_one_gaussian_is_the_codec_s_own(quality3):
     assert torch.allclose(mixtures.likelihoods(mixtures.new_head(codec, 1), features, y_hat), own, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def photograph():
+    return pad(image_to_tensor(load_images("bundled")[2]["image"])[..., :192, :256])
+
+
 @pytest.mark.parametrize("k", mixtures.COMPONENTS)
-@torch.no_grad()
-def test_the_probabilities_add_up_and_the_bytes_are_their_information(quality3, k):
-    codec, features, y_hat = quality3
+def test_the_words_decode_and_are_their_information(photograph, k):
+    codec = load_codec(3, "bundled")
     head = mixtures.load_head(codec, 3, k)
-    largest = int(y_hat.abs().max()) + 300
-    pmfs = mixtures.pmfs(head, features, largest)
-    assert np.allclose(pmfs.sum(-1), 1, atol=1e-3)
-    symbols = (y_hat[0] + largest).int().numpy()
-    given = np.take_along_axis(pmfs, symbols[..., None], -1)[..., 0]
-    expected = mixtures.likelihoods(head, features, y_hat)[0].numpy()
-    assert np.allclose(given, expected, atol=1e-6)
-    words = mixtures.encode_symbols(symbols.ravel(), pmfs)
-    assert (mixtures.decode_symbols(words, pmfs) == symbols.ravel()).all()
-    usable = mixtures.usable(pmfs)
-    shares = usable[np.arange(symbols.size), symbols.ravel()] / usable.sum(-1)
-    assert 8 * words.nbytes == pytest.approx(-np.log2(shares).sum(), rel=0.01, abs=64)
+    y, z_hat = mixtures.analysis(codec, photograph)
+    words, y_hat, bits = mixtures.encode_y(codec, head, y, z_hat)
+    assert torch.equal(mixtures.decode_y(codec, head, words, z_hat), y_hat)
+    assert (y[0] - y_hat).abs().max() <= 0.5001  # round(y - m) + m
+    assert 8 * words.nbytes == pytest.approx(float(bits.sum()), rel=0.005, abs=64)
+    with torch.no_grad():  # what the walk saw is what the whole picture's layers see
+        features = torch.cat((codec.h_s(z_hat), codec.context_prediction(y_hat[None])), dim=1)
+        _, means, weights = (t.unflatten(1, (k, -1))[0] for t in mixtures.parameters(head, features))
+    m = (weights * means).sum(0)
+    assert torch.allclose(y_hat, (y[0] - m).round() + m, atol=1e-4)
+    p = mixtures.likelihoods(head, features, y_hat[None])[0].detach()
+    assert torch.allclose(bits, -p.clamp(min=2**-24).log2(), atol=0.01)
+
+
+def test_a_model_of_constriction_has_the_mixture_s_distribution():
+    scales, means, weights = torch.tensor([[0.8, 1, 2], [0, 2, 4], [0.6, 0.3, 0.1]])[:, None, :, None]
+    symbols = torch.arange(-40.0, 41)[:, None, None]
+    expected = 2 ** -mixtures.information(symbols, scales, means, weights)
+    assert float(expected.sum()) == pytest.approx(1, abs=1e-4)
+    numbers = mixtures.columns_of(*(t.expand(81, -1, -1) for t in (scales, means, weights)))
+    encoder = mixtures.constriction.stream.queue.RangeEncoder()
+    encoder.encode(symbols.int().numpy().ravel(), mixtures.custom_model(3), *numbers)
+    assert encoder.num_bits() == pytest.approx(-float(expected.log2().sum()), rel=0.02)
 
 
 @pytest.mark.parametrize("quality", mixtures.HEAD_QUALITIES)
-@torch.no_grad()
-def test_more_gaussians_cost_no_more_on_the_latents_of_a_photograph(quality):
+def test_more_gaussians_cost_no_more_on_a_photograph(photograph, quality):
     codec = load_codec(quality, "bundled")
-    features, y_hat = mixtures.latents(codec, image_to_tensor(load_images("bundled")[0]["image"]))
+    y, z_hat = mixtures.analysis(codec, photograph)
     heads = (mixtures.load_head(codec, quality, k) for k in mixtures.COMPONENTS)
-    bits = [-mixtures.likelihoods(head, features, y_hat).log2().sum().item() for head in heads]
-    assert bits == sorted(bits, reverse=True)
+    sizes = [mixtures.encode_y(codec, head, y, z_hat)[0].nbytes for head in heads]
+    assert sizes[0] > max(sizes[1:])
