@@ -9,6 +9,7 @@ import copy
 import re
 import subprocess
 import sys
+from functools import cache, partial
 from pathlib import Path
 
 import nbformat
@@ -224,10 +225,13 @@ RULES = [
 ]  # fmt: skip
 
 
+read = cache(partial(nbformat.read, as_version=4))
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_chapters_keep_the_rule(chapter, rule):
-    assert rule(nbformat.read(chapter, as_version=4)) == []
+    assert rule(read(chapter)) == []
 
 
 def test_figure_names_are_unique_in_the_book():

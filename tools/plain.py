@@ -107,7 +107,7 @@ class Paragraphs(SphinxPostTransform):
                 said = [paragraphs(output) for output in cell.children[-1].children]
                 if all(said):
                     cell["classes"] = []
-                    cell.replace_self(sum(said, []))
+                    cell.replace_self([node for one in said for node in one])
 
     def term(self, link: pending_xref, target: str, places: set[tuple[str, str]]) -> None:
         if (GLOSSARY, target) not in places:
