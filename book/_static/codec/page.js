@@ -48,7 +48,7 @@ const dgmlPage = (() => {
   async function begin(work) {
     const mine = ++job;
     show("busy", "Reading the file.");
-    $("results").hidden = true;
+    $("results").hidden = $("rest").hidden = true;
     stopReplay();
     try {
       await work(() => { if (mine !== job) throw null; });
@@ -74,8 +74,7 @@ const dgmlPage = (() => {
     const quality = Number($("quality").value);
     const picture = await pixels(blob);
     check();
-    draw($("original"), picture);
-    await send({ picture, quality, name, native: picture.native }, check);
+    await send({ picture, quality, name, ...picture }, check);
   }
 
   async function decode(file, name, check) {
@@ -85,19 +84,26 @@ const dgmlPage = (() => {
     const known = Object.keys(qualities).find((q) => qualities[q].fingerprint === fingerprint && (!quality || Number(q) === quality));
     if (!known) throw new Error(`The file was written with other weights (quality ${quality}, fingerprint ${fingerprint}) than this page has.`);
     $("quality").value = known;
-    await send({ file, quality: Number(known), name }, check);
+    await send({ file, quality: Number(known), name, width, height }, check);
   }
 
   let sent = null; // of the last job: name, and what the photograph was before it was scaled
 
-  async function send({ picture, file, quality, name, native = null }, check) {
+  async function send({ picture, file, quality, name, width, height, native = null }, check) {
     if (!loaded[quality]) {
       show("busy", `Loading the weights of quality ${quality}, ${(qualities[quality].bytes / 1e6).toFixed(1)} megabytes.`);
       await load(`q${quality}.js`);
       check();
     }
     if (!worker) startWorker();
-    sent = { name: name.replace(/\.[^.]*$/, "") || "picture", native, compared: Boolean(picture), quality };
+    sent = { name: name.replace(/\.[^.]*$/, "") || "picture", native, quality };
+    map = { columns: Math.ceil(width / 16), rows: Math.ceil(height / 16), bits: null, t: -1 };
+    $("slider").hidden = !picture;
+    (picture ? $("slider") : $("alone")).append($("decoded"));
+    if (picture) draw($("original"), picture);
+    Object.assign($("decoded"), { width, height });
+    $("caption").textContent = picture ? "Left of the handle the original, right of it what was decoded from the file." : "The picture that was decoded from the file.";
+    $("results").hidden = false;
     const weights = quality === workersQuality ? null : loaded[quality];
     workersQuality = quality;
     worker.postMessage({ job, kernel: bytesOf(kernel), quality, weights, picture, file });
@@ -146,14 +152,29 @@ const dgmlPage = (() => {
 
   function heard({ stage, front, h, w, done, error }) {
     if (stage && STAGES[stage]) show("busy", STAGES[stage]);
-    if (front && !still.matches) {
-      if (!map || map.done) map = { h, w, bits: new Float32Array(h * w).fill(-1), done: false };
-      front.positions.forEach(([row, column], i) => { map.bits[row * w + column] = front.bits[i]; });
-      map.front = front.t;
-      if (!map.frame) map.frame = requestAnimationFrame(() => { if (map) { map.frame = 0; drawMap(); } });
-    }
+    if (front) heardFront(front, h, w);
     if (error) fail(new Error(error));
     if (done) finished(done);
+  }
+
+  // While a file is decoded, its wavefronts appear in the place of the picture.
+  function heardFront({ t, positions, bits }, h, w) {
+    if (still.matches) return;
+    map.bits ??= new Float32Array(h * w);
+    map.w = w;
+    positions.forEach(([row, column], i) => { map.bits[row * w + column] = bits[i]; });
+    map.t = t;
+    map.frame ??= requestAnimationFrame(() => {
+      map.frame = null;
+      if ($("rest").hidden) onto($("decoded"), drawn(map.t));
+    });
+  }
+
+  function onto(canvas, small) {
+    const context = canvas.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(small, 0, 0, 16 * small.width, 16 * small.height);
   }
 
   function draw(canvas, { width, height, data }) {
@@ -161,15 +182,10 @@ const dgmlPage = (() => {
   }
 
   // Shows all of a finished job; its state is "done" when both downloads are there.
-  async function finished({ width, height, data, file, psnr, times, fast, map: bits, h, w }) {
+  async function finished({ width, height, data, file, psnr, times, fast, map: bits, w }) {
     draw($("decoded"), { width, height, data });
-    map = { h, w, bits, done: true, rows: Math.ceil(height / 16), columns: Math.ceil(width / 16) };
-    drawMap();
-    const slider = $("slider"), compared = sent.compared;
-    slider.hidden = !compared;
-    if (compared) slider.append($("decoded"));
-    else $("alone").append($("decoded"));
-    $("caption").textContent = compared ? "Left of the handle the original, right of it what was decoded from the file." : "The picture that was decoded from the file.";
+    Object.assign(map, { bits, w });
+    showMap();
     const bpp = 8 * file.length / (width * height);
     $("facts").textContent = `${file.length} bytes, ${bpp.toFixed(4)} bpp` + (psnr === null ? "" : `, ${psnr.toFixed(2)} dB`);
     const scaled = sent.native ? `The photograph had ${sent.native.join("x")} pixels, more than a megapixel: it was scaled to ${width}x${height}. ` : "";
@@ -178,7 +194,7 @@ const dgmlPage = (() => {
     const rows = times.map(([stage, ms]) => `<tr><th scope="row">${stage}</th><td>${ms.toFixed(0)}</td></tr>`);
     $("times").tBodies[0].innerHTML = rows.join("");
     $("engine").textContent = fast ? "" : "WebAssembly with vectors is off in this browser, so the same sums ran in JavaScript, about ten times slower.";
-    $("results").hidden = false;
+    $("rest").hidden = false;
     const mine = job;
     const png = await new Promise((resolve) => $("decoded").toBlob(resolve));
     if (mine !== job) return;
@@ -202,22 +218,27 @@ const dgmlPage = (() => {
     return INFERNO[i].map((from, c) => from + (at - i) * (INFERNO[i + 1][c] - from));
   }
 
-  // Positions that are not decoded are transparent, those of the last front are blue; a replay shows what lies before it.
-  function drawMap(until = Infinity) {
-    const { h, w, bits, done, rows = h, columns = w } = map;
-    const known = Float32Array.from(bits.filter((value) => value >= 0)).sort();
-    const most = Math.max(known[Math.floor(0.99 * (known.length - 1))], 1);
-    const front = done ? until : map.front;
+  // The map as a small canvas: positions after the wavefront t are transparent, those of the front are blue.
+  function drawn(t = Infinity) {
+    const { rows, columns, bits, w } = map;
+    map.most = Math.max(bits.slice().sort()[Math.floor(0.99 * (bits.length - 1))], 1);
     const data = new Uint8ClampedArray(4 * rows * columns);
     for (let row = 0; row < rows; row++)
       for (let column = 0; column < columns; column++) {
-        const value = bits[row * w + column], t = column + 3 * row;
-        if (value < 0 || t > front) continue;
-        data.set([...(t === front ? [86, 180, 233] : colour(value / most)), 255], 4 * (row * columns + column));
+        const its = column + 3 * row;
+        const shade = its === t ? [86, 180, 233] : colour(bits[row * w + column] / map.most);
+        if (its <= t) data.set([...shade, 255], 4 * (row * columns + column));
       }
-    draw($("map"), { width: columns, height: rows, data });
-    $("results").hidden = false;
-    $("scale").textContent = `Black is 0, yellow ${(most / 256).toFixed(2)} bits per pixel or more.`;
+    const canvas = document.createElement("canvas");
+    draw(canvas, { width: columns, height: rows, data });
+    return canvas;
+  }
+
+  function showMap(t) {
+    const small = drawn(t);
+    Object.assign($("map"), { width: 16 * small.width, height: 16 * small.height });
+    onto($("map"), small);
+    $("scale").textContent = `Black is 0, pale yellow ${(map.most / 256).toFixed(2)} bits per pixel or more.`;
   }
 
   let timer = null;
@@ -230,16 +251,16 @@ const dgmlPage = (() => {
   function replay() {
     if (timer) {
       stopReplay();
-      return drawMap();
+      return showMap();
     }
     const last = map.columns - 1 + 3 * (map.rows - 1);
     let t = 0;
     $("replay").textContent = "Stop";
     timer = setInterval(() => {
-      drawMap(t++);
+      showMap(t++);
       if (t <= last + 1) return;
       stopReplay();
-      drawMap();
+      showMap();
     }, Math.max(30, 5000 / last));
   }
 
@@ -264,5 +285,5 @@ const dgmlPage = (() => {
     });
   for (const option of $("quality").options) option.textContent += ` (${(qualities[option.value].bytes / 1e6).toFixed(1)} MB of weights)`;
   area.querySelectorAll("[disabled]").forEach((control) => { control.disabled = false; });
-  return { open, loaded };
+  return { load, loaded };
 })();
