@@ -5,7 +5,6 @@ import ctypes
 import io
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,9 +25,6 @@ from helpers import (
     to_rgb,
     written_whole,
 )
-
-with suppress(ImportError):  # JPEG XL for Pillow
-    import pillow_jxl  # noqa: F401
 
 LARGE = 4e6  # pixels: above it, coding takes long enough to say so first
 
@@ -74,7 +70,8 @@ def pairs(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
         sources = sorted(path.rglob("*")) if path.is_dir() else [path]
         for source in sources:
             ours = args.out.resolve() in source.resolve().parents  # of an earlier run
-            if source == path or (source.is_file() and source.suffix.lower() in wanted and not ours):
+            hidden = source.name.startswith(".")
+            if source == path or (source.is_file() and source.suffix.lower() in wanted and not ours and not hidden):
                 inside = source.relative_to(path) if path.is_dir() else Path(source.name)
                 yield source, args.out / inside.with_suffix(suffix)
 

@@ -1,16 +1,12 @@
 """What an evaluation compares: rate-distortion curves, their staircase and BD-rate, and files of the classical codecs."""
 
 import io
-from contextlib import suppress
 from itertools import pairwise
 
 from bjontegaard import bd_rate
 from PIL import Image
 
 from helpers import to_rgb
-
-with suppress(ImportError):  # JPEG XL for Pillow; nothing else here needs it
-    import pillow_jxl  # noqa: F401
 
 Point = dict[str, object]
 Curve = dict[str, Point]
