@@ -5,7 +5,8 @@
     python bitstream.py info FILE.dgml
 
 Two ideas make the file.
-*Exact*: means and scales of y come from fixed-point arithmetic, whose integers are the same on every machine (Balle et al., ICLR 2019).
+*Exact*: means and scales of y come from fixed-point arithmetic, whose integers are the same on every machine
+(Balle et al., ICLR 2019).
 *Fast*: all positions of y whose context is known, a wavefront, are computed and coded at once.
 The transforms g_a and g_s stay in floating point: the first runs only in the encoder, the second after the last symbol.
 ``book/format.md`` describes the file byte by byte.
@@ -75,7 +76,7 @@ def encode(codec: Cheng2020Anchor, image: Image.Image, quality: int = 0, search:
 
 
 def analysis(codec: Cheng2020Anchor, x: torch.Tensor) -> tuple[Array, Array]:
-    """y (M, H/16, W/16) and z (N, H/64, W/64) of padded pixels (1, 3, H, W); ValueError for weights that give no numbers."""
+    """y (M, H/16, W/16) and z (N, H/64, W/64) of padded pixels (1, 3, H, W); ValueError where they are no numbers."""
     y = apply(codec.g_a, x, 1)
     z = apply(codec.h_a, y, 16)
     if not (y.isfinite().all() and z.isfinite().all()):
@@ -172,7 +173,7 @@ def fixed_point(module: torch.nn.Module) -> Layer:
     """Weights rounded to 2**-14, biases to 2**-24; ValueError where the bound on sums does not hold."""
     weight, bias = (p.detach().double().numpy() for p in (module.weight, module.bias))
     layer = Layer(np.rint(weight * 2**WEIGHT_BITS), np.rint(bias * 2 ** (WEIGHT_BITS + ACTIVATION_BITS)))
-    # No partial sum of any output, in any order, exceeds this. y_hat may exceed LIMIT by Y_RANGE, so twice LIMIT is safe.
+    # No partial sum of any output, in any order, exceeds this: y_hat may exceed LIMIT by Y_RANGE, hence twice LIMIT.
     largest = (np.abs(layer.weight).reshape(len(bias), -1).sum(1) * 2 * LIMIT + np.abs(layer.bias)).max()
     if not largest < 2**53:
         raise ValueError("the weights are too large for exact sums: a sum could reach 2**53")
@@ -180,7 +181,7 @@ def fixed_point(module: torch.nn.Module) -> Layer:
 
 
 def to_grid(total: Array, activate: bool = True) -> Array:
-    """From the sums of a layer, in units of 2**-24, to the next layer's input: LeakyReLU if asked, then rounding to 2**-10.
+    """From the sums of a layer (units of 2**-24) to the input of the next: LeakyReLU if asked, then rounding to 2**-10.
 
     One product and one sum in float64, each correctly rounded by IEEE 754, and a floor.
     """
@@ -190,7 +191,10 @@ def to_grid(total: Array, activate: bool = True) -> Array:
 
 
 def linear(layer: Layer, a: Array) -> Array:
-    """A 1x1 convolution, or the context's, of a (positions, in). torch's BLAS is twice as fast here as numpy's, and no less exact."""
+    """A 1x1 convolution, or the context's, of a (positions, in).
+
+    torch's BLAS is twice as fast here as numpy's, and no less exact.
+    """
     weight, bias, a = map(torch.from_numpy, (layer.weight, layer.bias, a))
     return torch.nn.functional.linear(a, weight, bias).numpy()
 
@@ -238,13 +242,14 @@ def wavefronts(height: int, width: int) -> Iterator[tuple[Array, Array]]:
 def walk(model: EntropyModel, z_hat: Array, symbols_at: Callable[..., Array]) -> Array:
     """Visit y wavefront by wavefront, and return y_hat (M, H, W) in units of 2**-10.
 
-    ``symbols_at(rows, columns, means, scales)`` gets means and scales (positions, M) in units of 2**-10 and gives the symbols: the encoder rounds them, the decoder reads them.
+    ``symbols_at(rows, columns, means, scales)`` gets means and scales (positions, M) in units of 2**-10 and gives the
+    symbols: the encoder rounds them, the decoder reads them.
     Their sum with the means is y_hat, which later wavefronts see.
     """
     hyper = hyper_synthesis(model, z_hat)
     height, width, n = hyper.shape
     first, second, third = model.parameters
-    # The first of the 1x1 layers adds up what comes from z, known for all positions at once, and what comes from the context.
+    # The first of the 1x1 layers adds what comes from z, known for all positions at once, to the context's share.
     from_z = linear(Layer(first.weight[:, :n], first.bias), hyper.reshape(-1, n)).reshape(height, width, -1)
     first = Layer(first.weight[:, n:], np.zeros_like(first.bias))
     # A border of zeros: two rows above, two columns on either side.
@@ -261,7 +266,10 @@ def walk(model: EntropyModel, z_hat: Array, symbols_at: Callable[..., Array]) ->
 
 
 def by_scale(model: EntropyModel, scales: Array) -> tuple[Array, list[tuple[object, int, int]]]:
-    """The order that sorts a wavefront's symbols, flattened, by their scale in the table, and for each scale in use its model and its first and last but one place in that order."""
+    """The order that sorts a wavefront's symbols, flattened, by their scale in the table.
+
+    And for each scale in use its model, and where its symbols begin and end in that order.
+    """
     nearest = np.searchsorted(model.thresholds, scales.ravel(), side="right")
     ends = np.bincount(nearest).cumsum()
     used = np.flatnonzero(np.diff(ends, prepend=0)).tolist()
@@ -350,7 +358,7 @@ def decode_latents(model: EntropyModel, header: Info) -> Array:
 def categorical(frequencies: Array):
     """constriction's model of a table of frequencies >= 1 that add up to 2**24, taken over exactly.
 
-    With perfect=False the library scales the weights to 2**24 - n and adds 1 to each of n; these weights need no scaling.
+    With perfect=False the library scales weights to 2**24 - n and adds 1 to each of n; these need no scaling.
     """
     return constriction.stream.model.Categorical((frequencies - 1).astype(np.float64), perfect=False)
 
@@ -373,7 +381,7 @@ def z_frequencies(codec: Cheng2020Anchor) -> Array:
 def make_z_frequencies(codec: Cheng2020Anchor) -> Array:
     """The table of z (N, 255) of the entropy bottleneck.
 
-    It takes exponentials, whose last digit may differ between machines: then fingerprints differ, and files are refused.
+    It takes exponentials, whose last digit may differ between machines: then fingerprints do, and files are refused.
     """
     bottleneck = deepcopy(codec.entropy_bottleneck).double()
     symbols = torch.arange(-Z_RANGE, Z_RANGE + 1, dtype=torch.float64) + bottleneck.quantiles[:, :, 1:2]
@@ -385,8 +393,10 @@ def make_z_frequencies(codec: Cheng2020Anchor) -> Array:
 def gaussian_tables(n_scales: int = 128, low: float = 0.11, high: float = 256.0) -> dict[str, Array]:
     """What ``checkpoints/gaussian_tables.safetensors`` stores: one table for each of a ladder of scales.
 
-    ``frequencies`` (n_scales, 512) of the symbols 0 to 511 (negative ones are as frequent), ``thresholds`` (n_scales - 1,) between neighbouring scales in units of 2**-10.
-    One symbol in 128 comes from a Gaussian that is more than three times as wide: real symbols stray further than the model says.
+    ``frequencies`` (n_scales, 512) of the symbols 0 to 511 (negative ones are as frequent), and ``thresholds``
+    (n_scales - 1,) between neighbouring scales in units of 2**-10.
+    One symbol in 128 comes from a Gaussian that is more than three times as wide: real symbols stray further than
+    the model says.
     At the smallest scale, where channels that carry nothing belong, it is one in 2048.
     The shares were chosen on held-out photographs of the training set, where they save 1.5 % of the bytes.
     """

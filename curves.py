@@ -1,4 +1,4 @@
-"""What an evaluation compares: rate-distortion curves, their staircase and BD-rate, and files of the classical codecs."""
+"""What an evaluation compares: rate-distortion curves, their staircase and BD-rate, files of the classical codecs."""
 
 import io
 from itertools import pairwise
@@ -11,7 +11,8 @@ from helpers import to_rgb
 Point = dict[str, object]
 Curve = dict[str, Point]
 
-# The names that Pillow gives to the formats, what it is called with, and a ladder of settings from about 0.08 bpp (where the format goes so low) to 2.
+# The names that Pillow gives to the formats, what it is called with, and a ladder of settings from about 0.08 bpp
+# (where the format goes so low) to 2.
 CLASSICAL = {
     "JPEG": ("JPEG", {"optimize": True, "subsampling": "4:2:0"}, (3, 5, 8, 13, 20, 34, 55, 75, 86)),
     # Without mct the colours are not transformed, and the file is more than twice as large.
@@ -56,7 +57,10 @@ def read_classical(data: bytes) -> Image.Image:
 
 
 def point(per_image: dict[str, list[float | None]], seconds: list[tuple[float, float]] | None = None) -> Point:
-    """One point of a curve: the mean of each measure (None where one picture's is) and of the seconds to encode and to decode, then every picture's measures."""
+    """One point of a curve: the means of the measures and of the seconds to encode and to decode, then every picture's.
+
+    A mean is None where one picture's measure is.
+    """
     means = (None if None in column else sum(column) / len(column) for column in zip(*per_image.values()))
     rounded = (mean if mean is None else round(mean, digits) for mean, digits in zip(means, MEASURES.values()))
     times = (float(f"{sum(column) / len(column):.3g}") for column in zip(*seconds or []))
@@ -65,7 +69,10 @@ def point(per_image: dict[str, list[float | None]], seconds: list[tuple[float, f
 
 
 def staircase(curve: Curve) -> list[tuple[str, bool, int, int]]:
-    """For each quality but the lowest: its name, whether its mean bpp and mean PSNR both exceed those of the quality below, and on how many pictures the bpp and the PSNR do."""
+    """For each quality but the lowest: its name, whether its means of bpp and PSNR both exceed those of the one below.
+
+    And on how many pictures the bpp, and the PSNR, do.
+    """
     steps = []
     for (_, low), (quality, high) in pairwise(curve.items()):
         pairs = [(low["per_image"][name], high["per_image"][name]) for name in low["per_image"]]
@@ -82,7 +89,7 @@ def exceeds(high: float | None, low: float | None) -> bool:
 def bd_rate_over(anchor: Curve, test: Curve) -> tuple[float, float, float] | None:
     """BD-rate in % of the mean curves, and both ends in dB of the PSNR range that they share.
 
-    Negative: ``test`` needs fewer bits than ``anchor`` for the same PSNR (Bjontegaard, VCEG-M33, 2001; PCHIP interpolation).
+    Negative: ``test`` needs fewer bits than ``anchor`` for the same PSNR (Bjontegaard, VCEG-M33, 2001; by PCHIP).
     None where it is not defined: no shared range, or a PSNR that does not rise with the rate.
     """
     points = [sorted((p["bpp"], p["psnr"]) for p in c.values() if p["psnr"] is not None) for c in (anchor, test)]

@@ -20,7 +20,7 @@ class BitstreamError(ValueError):
 
 
 class Info(NamedTuple):
-    """The header of a file. ``stream`` is the range coder's output in 32-bit words, ``start`` all before the checksums."""
+    """The header of a file. ``stream``: the range coder's 32-bit words; ``start``: what precedes the checksums."""
 
     version: int
     quality: int

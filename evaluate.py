@@ -1,9 +1,9 @@
 """Measure the codec, and the classical codecs, on a set of pictures.
 
     python evaluate.py --images PICTURES               all six qualities -> results/<set>_bundled.json
-    python evaluate.py --images PICTURES --classical   JPEG, JPEG 2000, WebP, AVIF in two ways, JPEG XL -> results/<set>_classical.json
+    python evaluate.py --images PICTURES --classical   JPEG and its successors -> results/<set>_classical.json
     python evaluate.py --images PICTURES --checkpoints FILES   one's own -> results/<set>_checkpoints.json, or --name's
-    python evaluate.py --images PICTURES --mixtures    the bytes of y under 1, 2 and 3 Gaussians -> results/<set>_mixtures.json
+    python evaluate.py --images PICTURES --mixtures    y under 1, 2 and 3 Gaussians -> results/<set>_mixtures.json
     python evaluate.py --images PICTURES --search 100  files with and without a search -> results/<set>_search.json
     python evaluate.py --report                        tables from what results/ holds
 
@@ -65,7 +65,7 @@ MS_SSIM_SIDE = 161  # five scales of an 11x11 window need more than 160 pixels
 
 
 class Coded(NamedTuple):
-    """What a codec made of a picture. The seconds are processor time, whatever else the machine does; a forward pass has none."""
+    """What a codec made of a picture. The seconds are the processor's, of all threads; a forward pass has none."""
 
     bpp: float  # over native pixels
     picture: Image.Image
@@ -134,7 +134,8 @@ def score(rate: float, picture: Image.Image, decoded: Image.Image) -> list[float
 def ssimulacra2(picture: Image.Image, decoded: Image.Image) -> float:
     """How near to the original an RGB picture looks: 90 can't be told from it, 70 is high quality, 30 low; at most 100.
 
-    SSIMULACRA2 (Sneyers, 2022; version 2.1 of April 2023) was fitted to the judgements of people on compressed pictures.
+    SSIMULACRA2 (Sneyers, 2022; version 2.1 of April 2023) was fitted to the judgements of people on compressed
+    pictures.
     All of the package ssimulacra2 is used but its blur, see :func:`blur`.
     """
     files = io.BytesIO(), io.BytesIO()
@@ -244,7 +245,7 @@ def write_measured(
 
 
 def measure_mixtures(source: str, path: Path) -> None:
-    """Code the y of every picture under each head of 1, 2 and 3 Gaussians, decode it again, and write the bytes to results/.
+    """Code the y of every picture under each head of 1, 2 and 3 Gaussians, decode it, and write down the bytes.
 
     Beside them: the bytes of y in a .dgml file, whose symbols are round(y - mean) and whose Gaussians have heavy tails.
     """

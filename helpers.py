@@ -1,6 +1,7 @@
 """The small utilities that the chapters share.
 
-Loading (a codec, a set of pictures), going from picture to tensor and back, counting bits, measuring dB, packing integers into a buffer, and the figures that more than one chapter draws.
+Loading (a codec, a set of pictures), going from picture to tensor and back, counting bits, measuring dB, packing
+integers into a buffer, and the figures that more than one chapter draws.
 """
 
 import errno
@@ -100,7 +101,8 @@ def load_codec(quality: int = 3, weights: str | None = None) -> Cheng2020Anchor:
     """A ``cheng2020-anchor`` codec in eval mode on the CPU, its entropy-coding tables built.
 
     ``quality`` is 1 (smallest file) to 6.
-    ``weights`` is "bundled" (``checkpoints/``) or "published" (CompressAI's model zoo, downloaded once); by default what ``DGML_WEIGHTS`` says, else "bundled".
+    ``weights`` is "bundled" (``checkpoints/``) or "published" (CompressAI's model zoo, downloaded once); by default
+    what ``DGML_WEIGHTS`` says, else "bundled".
     Raises ValueError for another quality or setting, and RuntimeError when the weights can't be had.
     """
     weights = weights or os.environ.get("DGML_WEIGHTS") or "bundled"
@@ -187,7 +189,7 @@ def load_trained(path: Path) -> Cheng2020Anchor:
 
 
 def load_images(source: str | None = None, megapixels: float | None = None):
-    """A ``datasets.Dataset`` of pictures with the columns ``image`` (PIL) and ``name``, each decoded when it is asked for.
+    """A ``datasets.Dataset`` with the columns ``image`` (PIL) and ``name``, each decoded when it is asked for.
 
     ``source`` is "bundled" (three photographs that ship inside scikit-image), a folder of pictures, one picture's file,
     or the name of a data set on the hub such as ``danjacobellis/kodak``; by default what ``DGML_IMAGES`` says, else
@@ -265,7 +267,7 @@ def folder_pictures(source: str):
 
 
 def find_pictures(path: Path) -> tuple[list[Path], dict[str, list[str]]]:
-    """The pictures in a folder and below, or the one at ``path``, in the order of their names; reason -> what else is there."""
+    """The pictures in a folder and below, or the one at ``path``, by name; and reason -> what else is there."""
     pictures, left_out = [], {}
     for file in files_below(path, left_out) if path.is_dir() else [path]:
         reason = why_no_picture(file)
@@ -297,7 +299,7 @@ def files_below(folder: Path, left_out: dict[str, list[str]]) -> list[Path]:
 
 
 def why_no_picture(file: Path) -> str:
-    """Why a file is not among the pictures, or "".  Its header is read; pixels only in formats that Pillow may not draw."""
+    """Why a file is no picture, or "".  Its header is read; pixels only in formats that Pillow may not draw."""
     if printable(file.name) != file.name:
         return "a name that is not UTF-8"
     if not file.is_file():
@@ -358,7 +360,7 @@ def hub_pictures(name: str):
 def open_encoded(row: dict, limit: float = math.inf) -> Image.Image:
     """The picture of {"bytes", "path"}, upright, scaled down to ``limit`` pixels if it has more.
 
-    ``info["native_size"]`` keeps the size of one that was scaled.  Raises ValueError, with the file's name, for a damaged one.
+    ``info["native_size"]`` keeps the size of one that was scaled.  ValueError names a damaged one.
     """
     try:
         picture = Image.open(io.BytesIO(row["bytes"]) if row["bytes"] is not None else row["path"])
@@ -473,7 +475,7 @@ def place_to_write(path: Path) -> Path:
 
 
 def rgb_pictures(images) -> Iterator[tuple[str, Image.Image]]:
-    """Name and picture in RGB of each row of :func:`load_images` that can be decoded; the others are named at the end."""
+    """Name and picture in RGB of each row of :func:`load_images` that can be decoded; the others are named last."""
     left_out = []
     for i, name in enumerate(images["name"]):
         try:
@@ -511,7 +513,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """The picture in RGB or RGBA with the colours that ``profile`` (ICC) gives its numbers, as sRGB; without one, as it is.
+    """The picture in RGB or RGBA with the colours that ``profile`` (ICC) gives, as sRGB; without one, as it is.
 
     Where the profile is sRGB itself, up to one level, the numbers stay what they are.
     """
@@ -546,7 +548,7 @@ def tensor_to_image(x: Tensor) -> Image.Image:
 
 
 def pad(x: Tensor, multiple: int = 64) -> Tensor:
-    """Repeat the last column and row of x (B, C, H, W) until H and W are multiples of ``multiple`` (the codec halves both six times)."""
+    """Repeat the last column and row of x (B, C, H, W) until H and W are multiples: the codec halves both six times."""
     height, width = x.shape[-2:]
     return torch.nn.functional.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 

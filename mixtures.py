@@ -1,7 +1,9 @@
 """Mixtures of K Gaussians for the symbols of a codec whose transforms stay as they are (chapter 14).
 
-The paper models every symbol by three Gaussians (Cheng et al., CVPR 2020, eq. 6); CompressAI's model and the bundled checkpoints have one.
-A *head* takes the place of ``codec.entropy_parameters``: the same three 1x1 layers, with K scales, means and weights for each symbol at the end.
+The paper models every symbol by three Gaussians (Cheng et al., CVPR 2020, eq. 6); CompressAI's model and the bundled
+checkpoints have one.
+A *head* takes the place of ``codec.entropy_parameters``: the same three 1x1 layers, with K scales, means and weights
+for each symbol at the end.
 ``train.py --mixture K`` trains one, ``evaluate.py --mixtures`` measures what it saves.
 
 Symbols are round(y - m), where m is the mean of the mixture, the sum of w_k * mu_k: an offset that the decoder knows.
@@ -28,9 +30,10 @@ SPREAD = (1.0, 2.0, 0.5)  # a new component is wider, the next narrower, than th
 
 
 def new_head(codec: Cheng2020Anchor, k: int) -> nn.Sequential:
-    """A head of ``k`` components that starts from the codec's own: (B, 4M, h, w) features to (B, 3kM, h, w), scales, means and logits of the weights.
+    """A head of ``k`` components that starts from the codec's own: (B, 4M, h, w) features to (B, 3kM, h, w), scales,
+    means and logits of the weights.
 
-    All components begin at the codec's mean; nearly all of the weight is on the first, which begins at the codec's scale.
+    All begin at the codec's mean; nearly all of the weight is on the first, which begins at the codec's scale.
     """
     head = deepcopy(codec.entropy_parameters)
     own = head[-1]

@@ -4,7 +4,8 @@
 ``scales``: a small hyperprior of its own, whose z tells a scale for each symbol; each channel has one mean.
 ``means``: the same with a scale and a mean for each symbol.
 
-``train.py --head NAME`` makes each from photographs, with the codec's g_a frozen, so that every rung has had its training.
+``train.py --head NAME`` makes each from photographs, with the codec's g_a frozen, so that every rung has had its
+training.
 The last rung, with the context, is the head of one Gaussian of ``mixtures.py``.  Symbols are round(y) on every rung.
 """
 
@@ -106,7 +107,9 @@ def load_histograms(largest: int) -> np.ndarray:
 
 
 def encode_tables(channels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The words (uint32) of a range coder for integers (C, n), a row of ``probabilities`` (C, 2 R + 1) for each channel."""
+    """The words (uint32) of a range coder for integers (C, n), a row of ``probabilities`` (C, 2 R + 1) for each
+    channel.
+    """
     encoder = constriction.stream.queue.RangeEncoder()
     for symbols, p in zip(channels, probabilities):
         encoder.encode((symbols.ravel() + len(p) // 2).astype(np.int32), categorical(p))
@@ -171,7 +174,7 @@ def costs(head: Hyperprior, y_hat: Tensor, z_weight: float = 1.0) -> tuple[Tenso
 
 
 def fit(name: str, seen: list[Tensor], held_out: list[Tensor], steps: int, seed: int, log) -> dict[str, Tensor]:
-    """The tensors of the rung ``name`` from maps y_hat (1, M, 32, 32); ``log`` takes a row of numbers every 50 steps."""
+    """The tensors of the rung ``name`` from maps y_hat (1, M, 32, 32); ``log`` takes a row every 50 steps."""
     if name == "histograms":
         return {"bits": count(seen).half()}
     torch.manual_seed(seed)

@@ -40,7 +40,7 @@ def reference_walk(
 ) -> dict:
     """The numbers of the book's first part for one picture, in the form and to the digits of the reference file.
 
-    The staircase has a step for each of ``qualities``; quality 3 among them is taken apart. PSNR is that of floats, not of 8 bits.
+    The staircase has a step for each of ``qualities``; quality 3 is taken apart. PSNR is of floats, not of 8 bits.
     """
     x, n_pixels = image_to_tensor(picture), picture.width * picture.height
     got = {"image": {"width": picture.width, "height": picture.height, "n_pixels": n_pixels}, "staircase": []}

@@ -1,4 +1,4 @@
-"""What every test starts from: no settings of the reader's own, no network, no cache that outlives the run; and the browser of those that need one."""
+"""What every test starts from: no settings of the reader's, no network, no cache that stays; a browser for some."""
 
 import atexit
 import os

@@ -43,7 +43,7 @@ JPEG = [(0.2, 26.0), (0.3, 28.2), (0.45, 30.1), (0.8, 32.8), (1.4, 35.5)]
 
 @cache
 def load(name: int | str) -> helpers.Cheng2020Anchor:
-    """A bundled codec, or one of the published width with random weights, whose latents and scales are spread widely."""
+    """A bundled codec, or one of the published width with random weights, whose latents and scales spread widely."""
     if name in helpers.QUALITIES:
         return helpers.load_codec(name, "bundled")
     with torch.random.fork_rng(), torch.no_grad():

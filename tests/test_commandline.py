@@ -345,7 +345,7 @@ def test_what_is_no_regular_file_stays_what_it_is(folder, run):
 
 
 def png(width, height, pixels=True):
-    """A black PNG of one bit a pixel, or one whose pixels break off and are followed by a chunk that is not called anything."""
+    """A black PNG of one bit a pixel, or one whose pixels break off before a chunk that is not called anything."""
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

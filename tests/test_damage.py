@@ -42,7 +42,9 @@ def damage(file, other, rng):
 
 
 def of_a_size_to_try(broken, file):
-    """The damaged file, or with its size put back if it claims so many pixels that decoding takes long, but not so many that it is refused."""
+    """The damaged file, or with its size put back if it claims so many pixels that decoding takes long, but not so many
+    that it is refused.
+    """
     height, width = struct.unpack("<HH", broken[6:10].ljust(4, b"\0"))
     return broken[:6] + file[6:10] + broken[10:] if 512 * 512 < height * width <= 2**27 else broken
 

@@ -69,7 +69,8 @@ def blocks(levels):
     return spoilt
 
 
-# What the reference's own program says (github.com/cloudinary/ssimulacra2, version 2.1, built from source).  That program
+# What the reference's own program says (github.com/cloudinary/ssimulacra2, version 2.1, built from source).  That
+# program
 # gives 17.41 for the pair of pictures on which a test of rust-av/ssimulacra2 states 17.40 as the reference's score.
 @pytest.mark.parametrize(("name", "spoil", "score"), [
     ("astronaut", coarse, 9.1224), ("astronaut", soft, 42.6144), ("astronaut", blocks, -18.7432),

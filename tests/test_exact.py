@@ -1,4 +1,4 @@
-"""The same integers on every machine: fixed-point layers, the bound on their sums, another process with other kernels."""
+"""The same integers on every machine: fixed-point layers, the bound on their sums, a process with other kernels."""
 
 import math
 import os

@@ -1,7 +1,8 @@
 """The rules that every chapter keeps, what nbval catches and what it does not, and what may lie in the tree.
 
 A rule is a function that takes a notebook and returns what is wrong with it.
-Each is tried twice: on every chapter, where it must find nothing, and on a sound little notebook that has been spoiled, where it must find something.
+Each is tried twice: on every chapter, where it must find nothing, and on a sound little notebook that has been spoiled,
+where it must find something.
 """
 
 import ast

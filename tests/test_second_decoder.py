@@ -12,7 +12,9 @@ import helpers
 
 
 class RangeDecoder:
-    """The range coder's decoder in Python's integers. ``lower`` and ``point`` are 64-bit numbers, ``size`` is the range."""
+    """The range coder's decoder in Python's integers. ``lower`` and ``point`` are 64-bit numbers, ``size`` is the
+    range.
+    """
 
     def __init__(self, words):
         self.words = iter(words)

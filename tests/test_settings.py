@@ -1,6 +1,7 @@
 """DGML_WEIGHTS and DGML_IMAGES: all four combinations, and what a setting that can't be met says.
 
-Published weights are stood in for by random ones in torch's download cache, Kodak by a folder, so that nothing is fetched.
+Published weights are stood in for by random ones in torch's download cache, Kodak by a folder, so that nothing is
+fetched.
 """
 
 import os

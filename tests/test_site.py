@@ -1,4 +1,4 @@
-"""The built site: what tools/light.py makes of it, and every page in a real browser, in both themes and at both widths."""
+"""The built site: what tools/light.py makes of it, and every page in a real browser, in both themes and widths."""
 
 import os
 import shutil

@@ -27,7 +27,9 @@ def test_frequencies_add_up(codec):
 
 
 def test_tables_are_a_gaussian_with_a_share_of_a_wider_one():
-    """All that lies within 0.5, 1.5, ... 511.5 of the mean, against the error function; what lies beyond goes to symbol 0."""
+    """All that lies within 0.5, 1.5, ... 511.5 of the mean, against the error function; what lies beyond goes to symbol
+    0.
+    """
     scales = 0.11 * (256 / 0.11) ** (np.arange(128) / 127)
     for i, (frequencies, scale) in enumerate(zip(y_frequencies(), scales)):
         assert (np.diff(frequencies) <= 0).all()

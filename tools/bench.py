@@ -1,6 +1,7 @@
 """What a .dgml file weighs and what it costs: the tables of ``make bench``.
 
-Three pictures of DGML_IMAGES (by default the bundled ones), bundled weights; CompressAI's own coder runs on the same pictures in the same process with the same threads.
+Three pictures of DGML_IMAGES (by default the bundled ones), bundled weights; CompressAI's own coder runs on the same
+pictures in the same process with the same threads.
 Times are medians of three runs, or of one for CompressAI and for pictures over one megapixel.
 """
 

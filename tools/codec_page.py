@@ -1,4 +1,5 @@
-"""Write what the page codec.md loads, from ``checkpoints/``: the kernel, a script of weights and tables for each quality, a photograph.
+"""Write what the page codec.md loads, from ``checkpoints/``: the kernel, a script of weights and tables for each
+quality, a photograph.
 
 A Sphinx extension; it writes into the built site alone, ``_static/codec/``, so nothing is kept twice.
 """
@@ -130,7 +131,7 @@ def shuffled(name: str, weight: np.ndarray, bias: np.ndarray, lanes: int) -> dic
 
 
 def transform_arrays(name: str, transform: torch.nn.Sequential) -> dict[str, np.ndarray]:
-    """The layers of g_a, h_a or g_s for 32-bit floats, under the names that they have in PyTorch; GDN as a 1x1 layer."""
+    """The layers of g_a, h_a or g_s for 32-bit floats, under the names that PyTorch gives them; GDN as a 1x1 layer."""
     modules = dict(transform.named_modules(prefix=name))
     before_shuffle = {f"{part}.0" for part in modules if isinstance(modules.get(f"{part}.1"), torch.nn.PixelShuffle)}
     arrays = {}
@@ -187,7 +188,8 @@ def weights_script(quality: int, codec: torch.nn.Module) -> bytes:
 def packed(arrays: list[tuple[str, np.ndarray, str]], facts: dict) -> bytes:
     """gzip of a length, a JSON header and the numbers, as 16-bit words: first all lower bytes, then all upper bytes.
 
-    The upper bytes, which hold signs and exponents, are alike: apart from the others they take two thirds of their size.
+    The upper bytes, which hold signs and exponents, are alike: apart from the others they take two thirds of their
+    size.
     A number is stored as an integer of 16 bits, in half precision or as float32, whichever is the first to be exact.
     """
     words, entries = [], []
@@ -215,7 +217,7 @@ def as_characters(data: bytes) -> str:
 
 
 def sample_script() -> str:
-    """The chapters' photograph without loss; a script, since a page opened from disk may not read a picture's pixels."""
+    """The chapters' photograph without loss; a script, since a page from disk may not read a picture's pixels."""
     picture, buffer = to_rgb(load_images()[default_index()]["image"]), io.BytesIO()
     picture.save(buffer, "WEBP", lossless=True, method=6)
     return f'dgmlSample("{base64.b64encode(buffer.getvalue()).decode()}");\n'

@@ -54,7 +54,9 @@ def print_back(colours: set[str]) -> str:
 
 
 def drawn(svg: str, name: str, images: Path, to_images: str, colours: set[str]) -> str:
-    """The drawing for the inside of a page: ids of its own, no styles that leak, rasters as files, colours as variables."""
+    """The drawing for the inside of a page: ids of its own, no styles that leak, rasters as files, colours as
+    variables.
+    """
     root = ET.fromstring(svg)
     for parent in list(root.iter()):
         for child in list(parent):
@@ -190,7 +192,7 @@ def on_a_picture(element: ET.Element, boxes: list[tuple]) -> bool:
 
 
 def in_the_dark(colour: str) -> str:
-    """The colour that stands for ``colour`` (rrggbb) on the dark page: greys and tints turned over, the rest lightened."""
+    """The colour that stands for ``colour`` (rrggbb) on the dark page: greys and tints turned, the rest lightened."""
     rgb = [int(colour[i : i + 2], 16) for i in (0, 2, 4)]
     if max(rgb) - min(rgb) < 24:
         part = sum(rgb) / 3 / 255

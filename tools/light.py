@@ -1,4 +1,5 @@
-"""Make the built site lighter: of MathJax only what the pages load, pictures in WebP, with their size and loaded late, notebooks to download without outputs.
+"""Make the built site lighter: of MathJax only what the pages load, pictures in WebP, with their size and loaded late,
+notebooks to download without outputs.
 
 A Sphinx extension; it works on what lies in the output folder once a build has ended.
 """

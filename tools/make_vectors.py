@@ -1,6 +1,7 @@
 """Write tests/vectors: for each quality a small file and the integers that a decoder finds on its way (book/format.md).
 
-Run it with ``make vectors`` after a change of checkpoints, and never for another reason: that the files of yesterday decode today is what the test holds.
+Run it with ``make vectors`` after a change of checkpoints, and never for another reason: that the files of yesterday
+decode today is what the test holds.
 """
 
 import json
