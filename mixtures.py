@@ -151,7 +151,7 @@ def information(symbols: Tensor, scales: Tensor, means: Tensor, weights: Tensor)
 
 
 def custom_model(k: int):
-    """A model for constriction that knows a mixture by its CDF: 3k numbers for each symbol, scales, means and weights."""
+    """A model for constriction that knows a mixture by its CDF: scales, means and weights of each symbol."""
 
     def cdf(x: float, *numbers: float) -> float:
         total = 1.0

@@ -2,7 +2,8 @@
 
 g_a was trained to be good on the mean of many photographs.  A file only needs a y from which g_s makes *this* picture,
 and nothing in the format says where that y comes from.  So the encoder starts at y = g_a(x) and goes downhill on the
-codec's own loss, lambda * 255**2 * MSE + bpp (Campos et al., CVPR workshops 2019; Yang, Bamler and Mandt, NeurIPS 2020).
+codec's own loss, lambda * 255**2 * MSE + bpp (Campos et al., CVPR workshops 2019; Yang, Bamler and Mandt, NeurIPS
+2020).
 
 Symbols are rounded, and a staircase has no slope.  The descent sees a soft staircase instead (Agustsson and Theis,
 NeurIPS 2020), nearly flat where a symbol is safe and steep where it tips.

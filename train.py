@@ -211,7 +211,7 @@ def set_rates(optimizers, rates, args: argparse.Namespace, progress: Progress) -
 
 
 def rate_factor(step: int, steps: int, decay: float = 0.5) -> float:
-    """Multiplier of the learning rates: a short warm-up, a plateau, and over the last share ``decay`` a line to zero."""
+    """Multiplier of the learning rates: a short warm-up, a plateau, a line to zero over the last share ``decay``."""
     falling = (steps - step) / (decay * steps) if decay * steps else 1.0
     return min(1.0, (step + 1) / WARM_UP, falling)
 
@@ -285,8 +285,10 @@ def losses(
 ) -> dict[str, torch.Tensor]:
     """Rate and distortion of a training batch ``x`` (B, 3, H, W) in [0, 1].
 
-    Returns ``bpp`` (bits per pixel of y and z), ``bpp_z`` (of z alone), ``mse`` and ``loss`` = lmbda * 255**2 * mse + bpp (Minnen et al., NeurIPS 2018, eq. 1), in which the bits of z count ``z_weight`` times.
-    The rate is that of latents with uniform noise, a differentiable stand-in for rounding (Balle et al., ICLR 2017); h_s and g_s see rounded latents, whose gradient is passed straight through.
+    Returns ``bpp`` (bits per pixel of y and z), ``bpp_z`` (of z alone), ``mse`` and ``loss`` = lmbda * 255**2 * mse +
+    bpp (Minnen et al., NeurIPS 2018, eq. 1), in which the bits of z count ``z_weight`` times.
+    The rate is that of latents with uniform noise, a differentiable stand-in for rounding (Balle et al., ICLR 2017);
+    h_s and g_s see rounded latents, whose gradient is passed straight through.
     Once z counts fully, the context is what a decoder will have, and the scales learn from the symbols that are really
     coded.  ``hidden`` puts zeros in place of the context, so that z has to say what the neighbours would.
     """
@@ -311,7 +313,8 @@ def losses(
     with torch.autocast(x.device.type, enabled=False):
         row = weigh(x_hat.float(), x, {"y": y_likelihoods, "z": z_likelihoods}, lmbda, z_weight)
         if settled:
-            # Noise hides how often a symbol is not zero where the scale is small: 1 in 100, where the Gaussian says 1 in 100,000.
+            # Noise hides how often a symbol is not zero where the scale is small: 1 in 100, where the Gaussian says 1
+            # in 100,000.
             coded = gaussian.likelihood_lower_bound(gaussian._likelihood(torch.round(y - means).detach(), scales))
             row["loss"] = row["loss"] - coded.log2().sum() / x[:, 0].numel()
         return row
@@ -322,7 +325,8 @@ def as_decoded(codec: Cheng2020Anchor, y: torch.Tensor, hyper: torch.Tensor) -> 
     """y (B, M, H, W) as the context model will see it, round(y - mean) + mean, without a gradient.
 
     The means depend on the result, which a decoder therefore finds position by position.
-    Two passes over all positions at once differ from it in about every twelfth symbol, but are as far from y, and that is what counts.
+    Two passes over all positions at once differ from it in about every twelfth symbol, but are as far from y, and that
+    is what counts.
     """
     y_hat = torch.round(y)
     for _ in range(2):
@@ -333,7 +337,7 @@ def as_decoded(codec: Cheng2020Anchor, y: torch.Tensor, hyper: torch.Tensor) -> 
 
 
 class Objective(torch.nn.Module):
-    """The training loss as a module: gradients of several processes are joined only when its forward pass makes them."""
+    """The training loss as a module: gradients of several processes are joined only where its forward makes them."""
 
     def __init__(self, codec: Cheng2020Anchor, lmbda: float):
         super().__init__()
@@ -374,7 +378,8 @@ def held_out_losses(codec: Cheng2020Anchor, pictures: list[torch.Tensor], lmbda:
 def scale_latents(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 5.0, z_std: float = 2.0) -> None:
     """Rescale a fresh codec so that y and z start with a spread that rounding cannot erase.
 
-    The last layer of each analysis transform is multiplied, the first layers that read its latent are divided, and the predicted scales start at ``y_std``.
+    The last layer of each analysis transform is multiplied, the first layers that read its latent are divided, and the
+    predicted scales start at ``y_std``.
     An attention block next to y goes on doing what it did: with a wider input its mask would saturate at once.
     """
     last = [layer for layer in codec.g_a if hasattr(layer, "weight")][-1]
@@ -419,7 +424,8 @@ def make_optimizers(codec: Cheng2020Anchor) -> list[torch.optim.Optimizer]:
     kernels = [p for p in codec.parameters() if p.ndim == 4 and p not in ends]
     taken = {*kernels, quantiles}
     rest = [p for p in codec.parameters() if p not in taken]
-    # The mask zeroes the weights of taps that lie in the future, but not their gradients, which would share in the orthogonalization.
+    # The mask zeroes the weights of taps that lie in the future, but not their gradients, which would share in the
+    # orthogonalization.
     context = codec.context_prediction
     context.weight.register_hook(lambda gradient: gradient * context.mask)
     return [Muon(kernels, **MUON), torch.optim.Adam(rest, lr=ADAM_LR), torch.optim.Adam([quantiles], lr=ADAM_LR)]
@@ -428,7 +434,8 @@ def make_optimizers(codec: Cheng2020Anchor) -> list[torch.optim.Optimizer]:
 def z_weight(step: int) -> float:
     """How much the bits of z count.
 
-    When they count from the start, z falls silent before h_s has learnt to use it, and stays so (posterior collapse; Bowman et al., CoNLL 2016, found the remedy).
+    When they count from the start, z falls silent before h_s has learnt to use it, and stays so (posterior collapse;
+    Bowman et al., CoNLL 2016, found the remedy).
     """
     return min(1.0, max(0.0, (step - Z_FREE) / (Z_FULL - Z_FREE)))
 
@@ -437,7 +444,8 @@ def z_weight(step: int) -> float:
 
 
 def train_head(args: argparse.Namespace) -> None:
-    """Train a head of ``args.mixture`` Gaussians on the latents of the frozen bundled codec, and leave ``head.safetensors`` and ``log.csv`` in the run folder.
+    """Train a head of ``args.mixture`` Gaussians on the latents of the frozen bundled codec, and leave
+    ``head.safetensors`` and ``log.csv`` in the run folder.
 
     The loss is the bits of the symbols as they are, without noise: nothing before them has to learn.
     """
@@ -450,7 +458,8 @@ def train_head(args: argparse.Namespace) -> None:
     squares = [central_square(p, HEAD_SIZE) for _, p in photographs]
     seen = [latents(codec, pad(x)) for x in tqdm(squares, unit="photograph")]
     held_out = seen[::HELD_OUT_EVERY]
-    # Every position of every photograph is one example: channels first, positions along the height, as 1x1 layers see no neighbours.
+    # Every position of every photograph is one example: channels first, positions along the height, as 1x1 layers see
+    # no neighbours.
     features, y_hat = (
         torch.cat([pair[i][0].flatten(1) for j, pair in enumerate(seen) if j % HELD_OUT_EVERY], 1)[None, :, :, None]
         for i in (0, 1)

@@ -2,8 +2,8 @@
 
     %run ../tools/colab.py
 
-compressai asks for a numpy below 2 and does without; installed with the others it would put an older numpy under a kernel
-that has a newer one loaded.  So it comes without its dependencies, which are named here, and numpy stays as it is.
+compressai asks for a numpy below 2 and does without; installed with the others it would put an older numpy under a
+kernel that has a newer one loaded.  So it comes without its dependencies, which are named here, and numpy stays.
 """
 
 import re
