@@ -44,7 +44,7 @@ def test_the_words_decode_and_are_their_information(photograph, k):
     m = (weights * means).sum(0)
     assert torch.allclose(y_hat, (y[0] - m).round() + m, atol=1e-4)
     p = mixtures.likelihoods(head, features, y_hat[None])[0].detach()
-    assert torch.allclose(bits, -p.clamp(min=2**-24).log2(), atol=0.01)
+    assert torch.allclose(2**-bits, p, atol=1e-5)
 
 
 def test_a_model_of_constriction_has_the_mixture_s_distribution():
