@@ -1,4 +1,4 @@
-"""The codec in the page: its kernel and scripts, and in a real browser its integers, files, pictures, errors and manners."""
+"""The codec in the page: kernel and scripts, and in a real browser its integers, files, pictures, errors, manners."""
 
 import base64
 import gzip
