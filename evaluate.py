@@ -200,7 +200,7 @@ def measure_checkpoints(source: str, paths: list[Path], name: str, path: Path) -
     for checkpoint in paths:
         last_trained(checkpoint)  # a file that is none stops here, not after minutes
     todo = {n: {"1": partial(through_bitstream, partial(last_trained, p))} for n, p in zip(names, paths)}
-    option = "--checkpoints " + " ".join(f"runs/{n}/{p.name}" for n, p in zip(names, paths))
+    option = "--checkpoints " + " ".join(map(in_the_book, paths))
     option += "" if name == "checkpoints" else f" --name {name}"
     write_measured(source, todo, path, "whole .dgml files", option, ("torch", "compressai"), {})
 
@@ -294,6 +294,12 @@ def command(source: str, option: str) -> str:
     """What made a result. Where a folder lies on this machine is of no use to anybody else."""
     name = Path(source).resolve().name if Path(source).is_dir() else source
     return f"python evaluate.py --images {name} {option}".strip()
+
+
+def in_the_book(path: Path) -> str:
+    """A file's path from the book's folder, or its folder and name where it lies elsewhere."""
+    path = path.resolve()
+    return path.relative_to(helpers.ROOT if path.is_relative_to(helpers.ROOT) else path.parent.parent).as_posix()
 
 
 def environment(packages: tuple) -> dict[str, str]:

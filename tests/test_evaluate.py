@@ -250,3 +250,15 @@ def test_wrong_folders_end_in_one_line(monkeypatch, tmp_path):
     (tmp_path / "torn.png").write_bytes(b"not a picture")
     line = run(monkeypatch, "--images", str(tmp_path))
     assert "torn.png" in line and "\n" not in line
+
+
+def test_the_command_of_a_result_names_files_that_are_there():
+    for path in (ROOT / "results").glob("kodak_*.json"):
+        words = json.loads(path.read_text(encoding="utf-8")).get("_command", "").split()
+        assert [w for w in words if w.endswith(".safetensors") and not (ROOT / w).exists()] == [], path.name
+
+
+def test_a_checkpoint_is_named_from_the_books_folder(tmp_path):
+    inside = ROOT / "checkpoints" / "attention" / "anchor-s0" / "best.safetensors"
+    assert evaluate.in_the_book(inside) == "checkpoints/attention/anchor-s0/best.safetensors"
+    assert evaluate.in_the_book(tmp_path / "mine" / "best.safetensors") == "mine/best.safetensors"
