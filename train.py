@@ -398,6 +398,9 @@ def scale_latents(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 5.0, z
             widen(block, float(y_factor))
     z_factor = z_std / codec.h_a(codec.g_a(x)).std()
     rescale(codec.h_a[-1], (codec.h_s[0],), z_factor)
+    # Five fresh layers would hand on a fortieth of what z says: z would fall silent before they have grown.
+    hyper = codec.h_s(codec.h_a(codec.g_a(x)))
+    rescale(codec.h_s[-1], (), 1 / hyper.std())
     codec.entropy_parameters[-1].bias[: codec.M] += y_std
 
 

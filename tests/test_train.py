@@ -265,6 +265,7 @@ def test_scaled_latents_survive_rounding():
         y = codec.g_a(x)
         assert y.std().item() == pytest.approx(5, rel=1e-3)
         assert codec.h_a(y).std().item() == pytest.approx(2, rel=1e-3)
+        assert codec.h_s(codec.h_a(y)).std().item() == pytest.approx(1, rel=1e-3)
 
 
 @torch.no_grad()
