@@ -48,11 +48,11 @@ def write_site(app, exception: Exception | None) -> None:
         write(Path(app.outdir) / "_static" / "codec", checkpoint_path)
 
 
-def write(folder: Path, path_of) -> None:
-    """The scripts of all qualities; ``path_of(quality, "bundled")`` is a checkpoint of any widths."""
+def write(folder: Path, path_of, qualities=QUALITIES) -> None:
+    """The scripts of these qualities; ``path_of(quality, "bundled")`` is a checkpoint of any widths."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = {}
-    for quality in QUALITIES:
+    for quality in qualities:
         codec = load_trained(path_of(quality, "bundled"))
         script = weights_script(quality, codec)
         (folder / f"q{quality}.js").write_bytes(script)

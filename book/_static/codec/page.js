@@ -283,7 +283,7 @@ const dgmlPage = (() => {
       area.classList.toggle("over", kind === "dragenter" || kind === "dragover");
       if (kind === "drop" && event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
     });
-  for (const option of $("quality").options) option.textContent += ` (${(qualities[option.value].bytes / 1e6).toFixed(1)} MB of weights)`;
+  for (const option of $("quality").options) if (qualities[option.value]) option.textContent += ` (${(qualities[option.value].bytes / 1e6).toFixed(1)} MB of weights)`;
   area.querySelectorAll("[disabled]").forEach((control) => { control.disabled = false; });
   return { load, loaded };
 })();
