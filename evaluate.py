@@ -257,11 +257,11 @@ def measure_mixtures(source: str, path: Path) -> None:
         sizes = qualities[str(quality)] = {}
         for name, picture in tqdm(pictures.items(), desc=f"quality {quality}", unit="picture"):
             x = pad(image_to_tensor(picture))
-            y, z_hat = mixtures.analysis(codec, x)
+            y, z_hat = mixtures.y_and_z_hat(codec, x)
             sizes[name] = []
             for head in heads.values():
-                words, y_hat, _ = mixtures.encode_y(codec, head, y, z_hat)
-                if not torch.equal(mixtures.decode_y(codec, head, words, z_hat), y_hat):
+                words, y_hat, _ = mixtures.encode_mixtures(codec, head, y, z_hat)
+                if not torch.equal(mixtures.decode_mixtures(codec, head, words, z_hat), y_hat):
                     raise RuntimeError(f"{name}: the symbols did not come back")
                 sizes[name].append(words.nbytes)
             sizes[name].append(bytes_of_y(codec, x))

@@ -59,7 +59,7 @@ def head_path(quality: int, k: int):
 
 
 @torch.no_grad()
-def analysis(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
+def y_and_z_hat(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
     """y (1, M, H/16, W/16) and the rounded z (1, N, H/64, W/64) of a padded picture (1, 3, H, W)."""
     y = codec.g_a(x)
     medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
@@ -72,7 +72,7 @@ def latents(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
 
     The features (B, 4M, H/16, W/16) of z and of the context, and round(y) (B, M, H/16, W/16).
     """
-    y, z_hat = analysis(codec, x)
+    y, z_hat = y_and_z_hat(codec, x)
     y_hat = torch.round(y)
     return torch.cat((codec.h_s(z_hat), codec.context_prediction(y_hat)), dim=1), y_hat
 
@@ -95,7 +95,9 @@ Coded = tuple[np.ndarray, Tensor, Tensor]
 
 
 @torch.no_grad()
-def walk(codec: Cheng2020Anchor, head: nn.Sequential, z_hat: Tensor, symbols_at: Callable[..., Tensor]) -> Tensor:
+def walk_mixtures(
+    codec: Cheng2020Anchor, head: nn.Sequential, z_hat: Tensor, symbols_at: Callable[..., Tensor]
+) -> Tensor:
     """Visit y wavefront by wavefront, as in chapter 12, and return y_hat (M, h, w) = symbols + m.
 
     ``symbols_at(rows, columns, scales, means, weights)`` says which symbols (n, M) stand there; the first three of its
@@ -116,7 +118,7 @@ def walk(codec: Cheng2020Anchor, head: nn.Sequential, z_hat: Tensor, symbols_at:
 
 
 @torch.no_grad()
-def encode_y(codec: Cheng2020Anchor, head: nn.Sequential, y: Tensor, z_hat: Tensor) -> Coded:
+def encode_mixtures(codec: Cheng2020Anchor, head: nn.Sequential, y: Tensor, z_hat: Tensor) -> Coded:
     """The words of y (1, M, h, w), and with them y_hat (M, h, w) and the bits of every symbol (M, h, w)."""
     encoder, bits = constriction.stream.queue.RangeEncoder(), torch.zeros(y.shape[1:])
 
@@ -127,11 +129,11 @@ def encode_y(codec: Cheng2020Anchor, head: nn.Sequential, y: Tensor, z_hat: Tens
         encoder.encode(symbols.int().numpy().ravel(), custom_model(head.k), *columns_of(scales, centred, weights))
         return symbols
 
-    y_hat = walk(codec, head, z_hat, symbols_at)
+    y_hat = walk_mixtures(codec, head, z_hat, symbols_at)
     return encoder.get_compressed(), y_hat, bits
 
 
-def decode_y(codec: Cheng2020Anchor, head: nn.Sequential, words: np.ndarray, z_hat: Tensor) -> Tensor:
+def decode_mixtures(codec: Cheng2020Anchor, head: nn.Sequential, words: np.ndarray, z_hat: Tensor) -> Tensor:
     """y_hat (M, h, w) again, from the words and z_hat alone."""
     decoder = constriction.stream.queue.RangeDecoder(words)
 
@@ -140,7 +142,7 @@ def decode_y(codec: Cheng2020Anchor, head: nn.Sequential, words: np.ndarray, z_h
         flat = decoder.decode(custom_model(head.k), *columns_of(scales, centred, weights))
         return torch.from_numpy(flat).float().reshape(len(rows), -1)
 
-    return walk(codec, head, z_hat, symbols_at)
+    return walk_mixtures(codec, head, z_hat, symbols_at)
 
 
 def information(symbols: Tensor, scales: Tensor, means: Tensor, weights: Tensor) -> Tensor:

@@ -112,17 +112,17 @@ def encode_tables(channels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     """
     encoder = constriction.stream.queue.RangeEncoder()
     for symbols, p in zip(channels, probabilities):
-        encoder.encode((symbols.ravel() + len(p) // 2).astype(np.int32), categorical(p))
+        encoder.encode((symbols.ravel() + len(p) // 2).astype(np.int32), table_model(p))
     return encoder.get_compressed()
 
 
 def decode_tables(words: np.ndarray, probabilities: np.ndarray, n: int) -> np.ndarray:
     """The integers (C, n) again."""
     decoder = constriction.stream.queue.RangeDecoder(words)
-    return np.stack([decoder.decode(categorical(p), n) - len(p) // 2 for p in probabilities])
+    return np.stack([decoder.decode(table_model(p), n) - len(p) // 2 for p in probabilities])
 
 
-def categorical(p: np.ndarray):
+def table_model(p: np.ndarray):
     """A coder's model of one row of probabilities, none of them zero."""
     floored = np.maximum(p, 2.0**-20).astype(np.float32)
     return constriction.stream.model.Categorical(floored / floored.sum(), perfect=False)

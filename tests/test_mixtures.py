@@ -33,9 +33,9 @@ def photograph():
 def test_the_words_decode_and_are_their_information(photograph, k):
     codec = load_codec(3, "bundled")
     head = mixtures.load_head(codec, 3, k)
-    y, z_hat = mixtures.analysis(codec, photograph)
-    words, y_hat, bits = mixtures.encode_y(codec, head, y, z_hat)
-    assert torch.equal(mixtures.decode_y(codec, head, words, z_hat), y_hat)
+    y, z_hat = mixtures.y_and_z_hat(codec, photograph)
+    words, y_hat, bits = mixtures.encode_mixtures(codec, head, y, z_hat)
+    assert torch.equal(mixtures.decode_mixtures(codec, head, words, z_hat), y_hat)
     assert (y[0] - y_hat).abs().max() <= 0.5001  # round(y - m) + m
     assert 8 * words.nbytes == pytest.approx(float(bits.sum()), rel=0.005, abs=64)
     with torch.no_grad():  # what the walk saw is what the whole picture's layers see
@@ -61,7 +61,7 @@ def test_a_model_of_constriction_has_the_mixture_s_distribution():
 @pytest.mark.parametrize("quality", mixtures.HEAD_QUALITIES)
 def test_more_gaussians_cost_no_more_on_a_photograph(photograph, quality):
     codec = load_codec(quality, "bundled")
-    y, z_hat = mixtures.analysis(codec, photograph)
+    y, z_hat = mixtures.y_and_z_hat(codec, photograph)
     heads = (mixtures.load_head(codec, quality, k) for k in mixtures.COMPONENTS)
-    sizes = [mixtures.encode_y(codec, head, y, z_hat)[0].nbytes for head in heads]
+    sizes = [mixtures.encode_mixtures(codec, head, y, z_hat)[0].nbytes for head in heads]
     assert sizes[0] > max(sizes[1:])
