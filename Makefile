@@ -6,7 +6,7 @@ PIP_EXTRA ?=
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: book test lint check notebooks vectors bench fuzz linkcheck reproduce clean
+.PHONY: book test lint check notebooks vectors bench fuzz odd linkcheck reproduce clean
 .DELETE_ON_ERROR:
 
 book: .venv/ready
@@ -45,6 +45,10 @@ bench: .venv/ready
 # Ten times as many corrupted files as make test decodes.
 fuzz: .venv/ready
 	DGML_FUZZ=20000 $(BIN)/pytest -q tests/test_damage.py -k a_damaged_file
+
+# Every chapter on every odd picture, where make test takes one for each.
+odd: .venv/ready
+	DGML_ODD=all $(BIN)/pytest -q -n 2 tests/test_any_picture.py
 
 # Follow every link that leads out of the book; needs the network.
 linkcheck: .venv/ready

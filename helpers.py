@@ -10,6 +10,7 @@ import math
 import os
 import re
 import struct
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -438,6 +439,32 @@ def say(markdown: str, **values: object) -> None:
     from IPython.display import Markdown, display
 
     display(Markdown(markdown.format(**values)))
+
+
+def live(draw: Callable[..., None], **sliders: object) -> None:
+    """Sliders for what ``draw`` draws, where somebody can move them; anywhere else nothing.
+
+    A figure stands beside each such cell for those who read.  ``sliders`` are what ipywidgets makes a
+    control of: (first, last), or a list of choices.
+    """
+    if not watched():
+        return
+    import ipywidgets
+    from IPython.display import display
+
+    controls = ipywidgets.interactive(draw, **sliders)
+    for control in controls.children:
+        if hasattr(control, "continuous_update"):
+            control.continuous_update = False  # draw when the slider is let go
+    display(controls)
+
+
+def watched() -> bool:
+    """Whether this kernel belongs to a notebook that is open in Jupyter, VS Code or Colab; that of a test does not."""
+    from IPython import get_ipython
+
+    in_editor = "__vsc_ipynb_file__" in getattr(get_ipython(), "user_ns", {})
+    return "JPY_SESSION_NAME" in os.environ or in_editor or "google.colab" in sys.modules
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import io
 import math
 import struct
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,14 +20,19 @@ from helpers import (
     checkpoint_path,
     crop,
     image_to_tensor,
+    inches_high,
+    live,
     load_checkpoint,
     load_codec,
+    opening,
     pack,
     pad,
     psnr,
+    say,
     tensor_to_image,
     to_rgb,
     unpack,
+    watched,
 )
 
 
@@ -367,3 +373,67 @@ def test_small_and_narrow_pictures_pass_through_the_codec(size):
     assert x_hat.shape == x.shape and x_hat.isfinite().all()
     assert bpp(out["likelihoods"], size[0] * size[1]) > 0
     assert tensor_to_image(x_hat).size == size[::-1]
+
+
+# ---------------------------------------------------------------- what a chapter says, claims and lets one move
+
+
+def test_a_claim_raises_in_the_run_that_a_page_was_written_for(monkeypatch, capsys):
+    for setting in ("DGML_WEIGHTS", "DGML_IMAGES"):
+        monkeypatch.delenv(setting, raising=False)
+    claim = opening()
+    claim("two is two", 2 == 2)
+    with pytest.raises(AssertionError, match=r"^two is three$"):
+        claim("two is three", 2 == 3)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "img_idx", "quality", "written_for"),
+    [({"DGML_WEIGHTS": "published"}, 0, 3, 3), ({"DGML_IMAGES": "a folder"}, 0, 3, 3), ({}, 1, 3, 3), ({}, 0, 2, 3),
+     ({}, 0, 3, 4)],
+)  # fmt: skip
+def test_a_claim_goes_on_in_any_other_run(settings, img_idx, quality, written_for, monkeypatch, capsys):
+    for setting in ("DGML_WEIGHTS", "DGML_IMAGES"):
+        monkeypatch.setenv(setting, settings.get(setting, ""))
+    codec = SimpleNamespace(quality=quality, source="bundled", N=32, M=32)
+    images = [{"image": Image.new("RGB", (8, 8)), "name": "a"}] * 2
+    claim = opening(codec, images, img_idx, written_for)
+    assert f"quality {quality}" in capsys.readouterr().out
+    claim("two is three", np.bool_(False))
+    claim("two is three", float("nan") > 0)
+    line = "On this picture or quality the following does not hold: two is three\n"
+    assert capsys.readouterr().out == 2 * line
+
+
+def test_what_is_said_has_the_numbers_of_the_run(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    say("{rate:.2f} bpp, {{x}}", rate=torch.tensor(0.25))
+    assert [one.data for one in shown] == ["0.25 bpp, {x}"]
+
+
+def test_sliders_are_only_where_one_can_move_them(monkeypatch):
+    import ipywidgets
+
+    drawn, shown = [], []
+
+    def draw(number):
+        drawn.append(number)
+
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    live(draw, number=(0, 4))
+    assert not watched() and shown == drawn == []
+    monkeypatch.setenv("JPY_SESSION_NAME", "05_latent_maps.ipynb")
+    live(draw, number=(0, 4))
+    (controls,) = shown
+    (slider,) = (child for child in controls.children if isinstance(child, ipywidgets.IntSlider))
+    controls.update()
+    slider.value = 3
+    assert drawn[-1] == 3 and not slider.continuous_update
+
+
+@pytest.mark.parametrize(("size", "inches"), [((100, 200), 2.5), ((10, 1000), 1), ((1000, 10), 10)])
+def test_a_panorama_and_a_tower_stay_legible(size, inches):
+    assert inches_high(*size, inches=5) == inches
