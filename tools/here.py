@@ -24,7 +24,8 @@ HERE = {  # chapter: what it is about
     7: ("y_hat", "g_s", "x_hat"), 8: ("code", "x_hat"), 9: ("x", "g_a", "y", "g_s"),
     10: ("h_a", "z", "h_s", "entropy parameters"), 11: ("code", "entropy parameters", "z"),
     12: ("context model", "entropy parameters"), 13: ("code", "h_s", "context model", "entropy parameters"),
-    14: ("entropy parameters",), 15: ("g_a", "g_s"), 16: LEARNED, 18: ("x", "code", "x_hat"),
+    14: ("entropy parameters",), 15: ("g_a", "g_s"), 16: LEARNED, 17: ("y", "code"), 18: ("x", "code", "x_hat"),
+    19: ("context model", "g_s", "x_hat"),
 }  # fmt: skip
 
 
