@@ -464,6 +464,7 @@ def test_a_canvas_of_noise_is_noticed_and_files_still_decode(browser, site):
     assert give(page, "photograph.png", png(photograph("astronaut"))) == "error"
     assert "resistFingerprinting" in page.inner_text("#codec-status")
     assert give(page, "q3.dgml", (VECTORS / "q3.dgml").read_bytes()) == "done"
+    assert page.locator("#codec-file").is_visible() and not page.locator("#codec-png").is_visible()
     page.close()
 
 

@@ -111,9 +111,9 @@ const dgmlPage = (() => {
 
   // The pixels of a photograph on white, as { width, height, data }, scaled if it has too many.
   async function pixels(blob) {
-    if (!canvasIsHonest()) throw new Error("This browser hands out noise in place of a picture's pixels (resistFingerprinting): here the page can only decode .dgml files.");
     const unreadable = () => { throw new Error("This is neither a .dgml file nor a picture that this browser can read."); };
     let bitmap = await createImageBitmap(blob).catch(unreadable);
+    if (!canvasIsHonest()) throw new Error("This browser hands out noise in place of a picture's pixels (resistFingerprinting): here the page can only decode .dgml files.");
     const native = [bitmap.width, bitmap.height];
     const scale = Math.min(1, Math.sqrt(ENCODED / (native[0] * native[1])), SIDE / Math.max(...native));
     const [width, height] = native.map((side) => Math.max(1, Math.floor(side * scale)));
@@ -200,6 +200,7 @@ const dgmlPage = (() => {
     if (mine !== job) return;
     offer($("file"), new Blob([file]), `${sent.name}.dgml`);
     offer($("png"), png, `${sent.name}.png`);
+    $("png").hidden = !canvasIsHonest(); // or it would be noise
     show("done", `Done: ${$("facts").textContent}.`);
   }
 
