@@ -4,7 +4,8 @@
 
 FOLDER has other checkpoints than the bundled ones, q3.safetensors and q6.safetensors, of any widths.
 The chapters' photograph at 512x512; each time is the least of seven runs with the weights loaded.
-On a busy machine times of the clock say little: on Linux the processor time of the worker's thread stands beside them, to 10 ms.
+On a busy machine times of the clock say little: on Linux the processor time of the worker's thread stands beside them,
+to 10 ms.
 """
 
 import base64
@@ -122,7 +123,7 @@ def least(runs: list[dict[str, float]], key: str) -> str:
 
 
 def processor_times() -> np.ndarray:
-    """Milliseconds that the worker's thread and the page's own have run in this process's browser; 0 where there is no /proc."""
+    """Milliseconds that the worker's thread and the page's own have run in this browser; 0 where there is no /proc."""
     total = np.zeros(2)
     for path in Path("/proc").glob("[0-9]*/task/*/stat"):
         try:
