@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image, ImageDraw
+from test_settings import zoo  # noqa: F401
 
 from helpers import QUALITIES, ROOT
 
@@ -115,6 +116,16 @@ def cases():
 @pytest.mark.parametrize(("path", "index", "quality"), cases())
 def test_a_chapter_runs_to_its_end(path, index, quality, shell):
     run(shell, path, index, quality)
+
+
+PUBLISHED = [p for p in CHAPTERS if p.stem not in LONG and (os.environ.get("DGML_ODD") == "all" or "03" in p.stem)]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_chapter_runs_with_weights_of_the_published_widths(path, shell, zoo, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("TORCH_HOME", str(zoo))
+    monkeypatch.setenv("DGML_WEIGHTS", "published")
+    run(shell, path, list(PICTURES).index("grey"), 3)
 
 
 def test_all_qualities_and_pictures_occur():
