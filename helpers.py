@@ -65,7 +65,7 @@ plt.rcParams.update({"figure.dpi": 120, "font.size": 11, "axes.spines.top": Fals
 if os.environ.get("DGML_FIGURES") == "svg":  # what the site's build asks for; stored outputs are PNG
     from matplotlib_inline.config import InlineBackend
 
-    InlineBackend.instance().figure_formats = {"svg"}
+    InlineBackend.instance().figure_formats = {"svg", "png"}
     plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "dgml", "image.interpolation": "none",
                          "image.composite_image": False})  # fmt: skip
 
@@ -666,11 +666,11 @@ def draw_data_flow(shapes: dict[str, str] | None = None, here: list[str] | tuple
     ``shapes`` adds a line of text to a node, ``here`` names the nodes to fill.
     """
     nodes = {  # name: (label, x, y)
-        "x": ("photograph x", 0.17, 0.96), "g_a": ("g_a", 0.17, 0.80), "y": ("y", 0.17, 0.64),
-        "y_hat": ("round: y_hat", 0.17, 0.43), "g_s": ("g_s", 0.17, 0.22), "x_hat": ("reconstruction x_hat", 0.17, 0.05),
-        "h_a": ("h_a", 0.83, 0.96), "z": ("z", 0.83, 0.80), "z_hat": ("round: z_hat", 0.83, 0.64),
-        "h_s": ("h_s", 0.83, 0.43), "context_prediction": ("context\nmodel", 0.5, 0.43),
-        "entropy_parameters": ("entropy\nparameters", 0.83, 0.22), "p": ("means and scales\nof y_hat", 0.83, 0.05),
+        "x": ("photograph x", 0.17, 0.96), "g_a": ("gₐ", 0.17, 0.80), "y": ("y", 0.17, 0.64),
+        "y_hat": ("round: ŷ", 0.17, 0.43), "g_s": ("gₛ", 0.17, 0.22), "x_hat": ("reconstruction x̂", 0.17, 0.05),
+        "h_a": ("hₐ", 0.83, 0.96), "z": ("z", 0.83, 0.80), "z_hat": ("round: ẑ", 0.83, 0.64),
+        "h_s": ("hₛ", 0.83, 0.43), "context_prediction": ("context\nmodel", 0.5, 0.43),
+        "entropy_parameters": ("entropy\nparameters", 0.83, 0.22), "p": ("means and scales\nof ŷ", 0.83, 0.05),
     }  # fmt: skip
     arrows = ["x g_a", "g_a y", "y y_hat", "y_hat g_s", "g_s x_hat", "y h_a", "h_a z", "z z_hat", "z_hat h_s", "y_hat context_prediction",
               "context_prediction entropy_parameters", "h_s entropy_parameters", "entropy_parameters p"]  # fmt: skip
@@ -694,7 +694,7 @@ def draw_data_flow(shapes: dict[str, str] | None = None, here: list[str] | tuple
         ground = "white" if name not in here else tuple(1 - 0.3 * (1 - part) for part in to_rgba(colour)[:3])
         box = {"boxstyle": "round,pad=0.35" if learned else "square,pad=0.25", "edgecolor": colour,
                "facecolor": ground, "linewidth": 2.2 if learned else 0.8}  # fmt: skip
-        axis.text(x, y, text, ha="center", va="center", fontsize=10, bbox=box, weight="bold" if learned else "normal")
+        axis.text(x, y, text, ha="center", va="center", bbox=box, weight="bold" if learned else "normal")
     axis.set(xlim=(0, 1), ylim=(0, 1))
     axis.axis("off")
     plt.show()

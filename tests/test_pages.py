@@ -3,14 +3,15 @@
 import json
 import re
 
+import cards
 import here
 import pytest
+import yaml
 from sphinx.util.nodes import _make_id
 
 from helpers import ROOT
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-MINUTES = {"ten": 10, "fifteen": 15, "twenty": 20, "twenty-five": 25, "thirty": 30}
 chapters = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
 
@@ -61,10 +62,14 @@ def test_three_questions_with_folded_answers(path):
 
 
 @chapters
-def test_the_introduction_tells_the_minutes_of_the_box(path):
-    words = re.search(r"\*\*It takes\*\* about ([\w-]+) minutes", prose(path))[1]
-    line = re.search(rf"\({'../notebooks/' + path.stem}\).*", (ROOT / "book/intro.md").read_text(encoding="utf-8"))[0]
-    assert line.endswith(f"({MINUTES[words]} minutes)")
+def test_every_chapter_has_a_card_in_its_part(path):
+    n = int(path.stem[:2])
+    _, minutes = cards.facts_of(path)
+    card = cards.card(n, path, "")
+    assert f"{n}. " in card and f"{minutes} minutes" in card and minutes in range(5, 61) and len(cards.CARDS[n][0]) > 20
+    (part,) = (name for name, numbers in cards.PARTS.items() if n in numbers)
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    assert {"file": f"notebooks/{path.stem}"} in next(p for p in toc["parts"] if p["caption"] == part)["chapters"]
 
 
 def test_every_term_of_the_glossary_is_linked_from_a_chapter():

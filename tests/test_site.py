@@ -1,6 +1,8 @@
 """The built site: what tools/light.py makes of it, and every page in a real browser, in both themes and widths."""
 
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 from bs4 import BeautifulSoup
 from light import lighten
 from PIL import Image
+from test_drawings import SIZES
 
 from helpers import ROOT
 
@@ -32,11 +35,16 @@ def test_a_built_site_becomes_lighter_and_shows_the_same(tmp_path):
     ):
         (tmp_path / folder).mkdir(parents=True)
     Image.fromarray(pixels).save(tmp_path / "_images/figure.png")
+    (tmp_path / "_static/scripts").mkdir()
+    (tmp_path / "_static/scripts/fontawesome.js").write_text(
+        'x={bars:[448,512,["navicon"],"f0c9","M0 96"],xmark:[1,1,[],"f00d","M1"]}'
+    )
     for script in ("tex-chtml.js", "tex-svg.js", "output/chtml/fonts/a.woff", "output/svg/b.js"):
         (tmp_path / "_static/mathjax" / script).write_text("x")
     nbformat.write(run_notebook(), tmp_path / "_sources/page.ipynb")
     page = tmp_path / "notebooks/page.html"
-    source = '<p>a &lt; b</p><img alt="A figure." src="../_images/figure.png"/><img src="../_static/logo.png"/>'
+    source = '<link rel="stylesheet" href="../_static/custom.css?v=1"/><script src="../_static/scripts/fontawesome.js"></script><i class="fa-solid fa-bars"></i>'
+    source += '<p>a &lt; b</p><img alt="A figure." src="../_images/figure.png"/><img src="../_static/logo.png"/>'
     page.write_text(source)
 
     lighten(SimpleNamespace(builder=SimpleNamespace(name="html"), outdir=tmp_path), None)
@@ -47,6 +55,9 @@ def test_a_built_site_becomes_lighter_and_shows_the_same(tmp_path):
     text = page.read_text()
     assert 'src="../_images/figure.webp"' in text and 'width="40"' in text and 'height="30"' in text
     assert 'loading="lazy"' in text and "a &lt; b" in text and 'src="../_static/logo.png"' in text
+    icons = (tmp_path / "_static/icons.css").read_text()
+    assert "fontawesome" not in text and "../_static/icons.css" in text and not list(tmp_path.rglob("fontawesome.js"))
+    assert ".fa-bars{" in icons and "M0 96" in icons and ".fa-xmark{" in icons
     left = {path.name for path in (tmp_path / "_static/mathjax").rglob("*") if path.is_file()}
     assert left == {"tex-chtml.js", "a.woff"}
     (cell,) = nbformat.read(tmp_path / "_sources/page.ipynb", as_version=4).cells
@@ -80,13 +91,23 @@ NOT_OURS = {  # rule of axe-core: (what it may find, whose it is)
     "empty-table-header": ("<th></th>", "pandas leaves the corner of a table with a named index empty"),
 }
 STRETCHED = """() => [...document.querySelectorAll('article img')].filter(i => {
+    if (getComputedStyle(i).objectFit !== 'fill') return false
     // The dark theme sets a frame of padding around a picture.
     const s = getComputedStyle(i), n = side => parseFloat(s['padding' + side])
     const width = i.clientWidth - n('Left') - n('Right'), height = i.clientHeight - n('Top') - n('Bottom')
     return Math.abs(width / height / (i.naturalWidth / i.naturalHeight) - 1) > 0.03
 }).map(i => `stretched ${i.src}`)"""
+# What is wider than a phone lies in a box that scrolls, and that says so.
+CUT = """() => [...document.querySelectorAll('article *')].filter(e => {
+    if (e.closest('svg, mjx-container *, .visually-hidden') || !e.getClientRects().length) return false
+    const scrolls = box => /auto|scroll/.test(getComputedStyle(box).overflowX) && box.scrollWidth > box.clientWidth + 1
+    const told = box => box.matches('.fades-right, .fades-left') && box.tabIndex === 0
+    if (scrolls(e)) return !told(e)
+    if (e.getBoundingClientRect().right <= innerWidth + 1) return false
+    for (let box = e.parentElement; box.tagName !== 'ARTICLE'; box = box.parentElement) if (scrolls(box)) return !told(box)
+    return true
+}).map(e => `cut ${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`).slice(0, 5)"""
 THEME_ERRORS = (
-    "Identifier 'THEBE_JS_URL' has already been declared",  # the theme writes it twice
     "Got invalid theme mode: . Resetting to auto.",  # the theme's first visit to a host
 )
 
@@ -161,6 +182,9 @@ def test_a_page_reads_offline_and_is_accessible(path, browser, address):
         wrong += page.evaluate("() => [...document.images].filter(i => !i.naturalWidth).map(i => 'empty ' + i.src)")
         wrong += page.evaluate("() => [...document.images].filter(i => !i.alt).map(i => 'no alt text ' + i.src)")
         wrong += page.evaluate(STRETCHED)
+        if width == 390:
+            wrong += page.evaluate(CUT)
+            wrong += [f"text of {size:.1f} pixels" for size in page.evaluate(SIZES) if size < 11]
         wide = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
         wrong += [f"{wide} pixels too wide"] if wide > 0 else []
         for violation in Axe().run(page, options={"preload": False}).response["violations"]:
@@ -171,6 +195,104 @@ def test_a_page_reads_offline_and_is_accessible(path, browser, address):
         found += [f"{theme}, {width}: {what}" for what in wrong]
         page.close()
     assert found == []
+
+
+@pytest.mark.xdist_group("site")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_theme_changes_a_pixel_of_a_picture(theme, browser, address, site):
+    page, _ = open_page(browser, address, "book/explore.html", theme)
+    shown = page.locator("#explore-decoded")
+    page.evaluate("""() => {
+        const picture = document.querySelector('#explore-decoded'), bare = document.createElement('div')
+        picture.removeAttribute('slot'); picture.style.cssText = 'width: 512px; height: 512px; max-width: none'
+        bare.style.cssText = 'position: fixed; left: 0; top: 0; z-index: 9999'
+        bare.append(picture); document.querySelector('article').append(bare)
+    }""")
+    screen = np.asarray(Image.open(io.BytesIO(shown.screenshot())).convert("RGB"))
+    with Image.open(site / "_static/explore/run/q3.webp") as picture:
+        assert screen.shape == (512, 512, 3) and np.array_equal(screen, np.asarray(picture.convert("RGB")))
+    page.close()
+
+
+@pytest.mark.xdist_group("site")
+def test_the_dark_theme_neither_filters_nor_frames(browser, address):
+    for path in ("notebooks/02_prepare_an_image.html", "notebooks/07_decode.html", "book/figures.html"):
+        page, _ = open_page(browser, address, path, "dark")
+        styles = page.evaluate("""() => [...document.querySelectorAll('article img')].map(i => {
+            const s = getComputedStyle(i); return [s.filter, s.padding, s.borderRadius].join(' ') })""")
+        assert len(styles) > 0 and set(styles) == {"none 0px 0px"}, (path, set(styles))
+        page.close()
+
+
+@pytest.mark.xdist_group("site")
+def test_the_front_page_compares_and_leads_on(browser, address, site):
+    page, _ = open_page(browser, address, "book/intro.html")
+    decoded = page.locator(".explore-front img[slot=second]")
+    assert decoded.get_attribute("src").endswith("q3.webp")
+    page.locator(".explore-front input").nth(1).check()
+    assert decoded.get_attribute("src").endswith("jpeg.jpg")
+    told = [int(n.replace(",", "")) for n in re.findall(r"([\d,]+) bytes,", page.inner_text(".explore-front fieldset"))]
+    assert told[1] == (site / "_static/explore/run/jpeg.jpg").stat().st_size <= told[0] < 20_000
+    chapters = len(list((ROOT / "notebooks").glob("[0-9]*.ipynb")))
+    assert page.locator("ul.cards li").count() == chapters
+    page.locator("ul.cards a").first.click()
+    page.wait_for_url("**/01_load_the_codec.html")
+    page.close()
+
+
+@pytest.mark.xdist_group("site")
+def test_each_figure_is_shown_where_all_are_listed(site):
+    text = BeautifulSoup((site / "book/figures.html").read_text(), "html.parser")
+    entries = text.select("article a.reference[href*='#fig-']:not([aria-hidden])")
+    shown = {tag["src"] for tag in text.select("article .small-figure img")}
+    assert len(entries) > 40 and len(shown) == len(entries) - 1  # the journey of the front page is no notebook's
+    assert all((site / "book" / src).resolve().exists() for src in shown)
+
+
+@pytest.mark.xdist_group("site")
+@pytest.mark.parametrize("path", PAGES)
+def test_symbols_have_hats_and_names_of_code_stand_in_code(path, site):
+    article = BeautifulSoup((site / path).read_text(), "html.parser").select_one("article")
+    for tag in article.select("pre, code, .math, svg title, .codec, .text_html"):
+        tag.decompose()
+    assert re.findall(r"(?<![\w.])(?:[xyz]_hat|[gh]_[as])(?![\w(])", article.get_text(" ")) == []
+
+
+@pytest.mark.xdist_group("site")
+def test_references_are_labelled_by_author_and_year(site):
+    text = BeautifulSoup((site / "book/references.html").read_text(), "html.parser")
+    labels = [tag.get_text().strip("[]") for tag in text.select(".citation .label")]
+    assert len(labels) > 10 and all(re.fullmatch(r".+, \d{4}[a-h]?", label) for label in labels)
+    assert len(text.select(".citation a[href^='https://doi.org/']")) > 10
+
+
+@pytest.mark.xdist_group("site")
+def test_pages_say_what_they_are(site):
+    said = {}
+    for path in PAGES:
+        head = BeautifulSoup((site / path).read_text(), "html.parser").head
+        metas = {tag.get("property") or tag.get("name"): tag["content"] for tag in head.select("meta[content]")}
+        assert metas["og:image"].endswith("/_static/explore/run/share.jpg") and metas["og:title"]
+        assert head.select("link[rel=icon]") or "favicon" in str(head)
+        said[path] = metas["description"]
+    assert (site / "_static/explore/run/share.jpg").exists() and all(len(text) > 20 for text in said.values())
+    assert len({text for path, text in said.items() if "notebooks" in path}) == len(
+        list((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    )
+
+
+@pytest.mark.xdist_group("site")
+def test_on_paper_answers_are_open_and_the_title_has_its_number(browser, address):
+    page, _ = open_page(browser, address, "notebooks/03_the_forward_pass.html")
+    page.emulate_media(media="print")
+    page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("article h1").is_visible() and page.inner_text("article h1").startswith("3.")
+    answers = page.locator("article details:not(.hide)")
+    assert answers.count() >= 3 and all(answers.nth(i).locator("p").first.is_visible() for i in range(answers.count()))
+    assert not page.locator("#jb-print-docs-body").is_visible() and not page.locator(".bd-sidebar-primary").is_visible()
+    page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+    assert page.locator("article details[open]:not(.hide)").count() == 0
+    page.close()
 
 
 def reach(page, opener: str, closed: str, link: str, keyboard: bool) -> None:

@@ -8,13 +8,18 @@ import base64
 import colorsys
 import hashlib
 import io
+import math
 import os
 import re
 import xml.etree.ElementTree as ET
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 from bs4 import BeautifulSoup
-from PIL import Image
+from matplotlib import font_manager
+from notation import symbols
+from PIL import Image, ImageFont
 from sphinx.application import Sphinx
 
 SVG, HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
@@ -69,6 +74,8 @@ def drawn(svg: str, name: str, images: Path, to_images: str, colours: set[str]) 
     for picture in pictures:
         to_file(picture, images, to_images)
     recolour(root, boxes, colours)
+    for words in root.iter(f"{SVG}g"):
+        anchor(words)
     for element in root.iter():
         if element.get("id") and element.get("id") not in used:
             del element.attrib["id"]
@@ -93,6 +100,7 @@ def drawn(svg: str, name: str, images: Path, to_images: str, colours: set[str]) 
 
 def letter(element: ET.Element, spaced: bool) -> None:
     """The page's font at a size that the style sheet may scale; letters that were set one by one keep their size."""
+    element.text = symbols(element.text) if element.text else element.text
     style = element.get("style", "")
     style = re.sub(r"font-family:[^;]*(?:;\s*|$)", "", style)
     if not spaced:
@@ -103,6 +111,40 @@ def letter(element: ET.Element, spaced: bool) -> None:
         )
     if style:
         element.set("style", style.strip())
+
+
+def anchor(words: ET.Element) -> None:
+    """Hold the lines of a text of several at the side, or the middle, in which they agree.
+
+    Matplotlib places each at its left end, which is right in its own font alone.
+    """
+    lines = [line for line in words if line.tag == f"{SVG}text" and "translate" in line.get("transform", "")]
+    if len(lines) < 2 or not words.get("id", "").startswith("text_"):
+        return
+    lefts, widths = [], []
+    for line in lines:
+        size = float(re.search(r"font-size:\s*([\d.]+)", line.get("style"))[1])
+        bold = re.search(r"font-weight:\s*(?:bold|[6-9]00)", line.get("style"))
+        widths.append(font(bool(bold)).getlength(line.text or "") * size / 100)
+        lefts.append(
+            [float(n) for n in re.search(r"translate\((-?[\d.]+)[ ,]+(-?[\d.]+)", line.get("transform")).groups()]
+        )
+    turn = re.search(r"rotate\((-?[\d.]+)", lines[0].get("transform"))
+    angle = math.radians(float(turn[1])) if turn else 0
+    along = [x * math.cos(angle) + y * math.sin(angle) for x, y in lefts]
+    spread = {part: np.ptp([a + part * w for a, w in zip(along, widths)]) for part in (0, 0.5, 1)}
+    part = min(spread, key=spread.get)
+    for line, (x, y), width in zip(lines, lefts, widths):
+        x, y = x + part * width * math.cos(angle), y + part * width * math.sin(angle)
+        turned = f" rotate({math.degrees(angle):.4g})" if angle else ""
+        line.set("transform", f"translate({x:.2f} {y:.2f}){turned}")
+        line.set("style", f"text-anchor:{ {0: 'start', 0.5: 'middle', 1: 'end'}[part] };{line.get('style')}")
+
+
+@cache
+def font(bold: bool):
+    """Matplotlib's own font at 100 units, to measure with."""
+    return ImageFont.truetype(font_manager.findfont(f"DejaVu Sans:{'bold' if bold else 'normal'}"), 100)
 
 
 # ---------------------------------------------------------------- rasters

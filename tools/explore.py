@@ -1,11 +1,18 @@
-"""Make what the page explore.md shows: one photograph through all six qualities, as real files.
+"""Make what the pages let one touch, and the pictures of the front page: one photograph through all six qualities.
 
-A Sphinx extension, so that every build of the book makes its own; writes ``book/_static/explore/run/``.
+A Sphinx extension.  A page says ``<div class="explore-part" data-part="NAME"></div>``, which shows nothing where a
+notebook is opened elsewhere; here it is filled.  What is shown is made once for each change of what it is made from,
+beside the site's folder, and copied into the site.
 """
 
+import hashlib
+import io
+import os
+import shutil
 import sys
 from pathlib import Path
 
+import cards
 import matplotlib
 import numpy as np
 import torch
@@ -15,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import bitstream
 from helpers import (
     QUALITIES,
+    ROOT,
     bits,
     default_index,
     describe,
@@ -24,46 +32,125 @@ from helpers import (
     pad,
     psnr,
     to_rgb,
+    written_whole,
 )
 
-RUN = Path(__file__).parents[1] / "book" / "_static" / "explore" / "run"
+INPUTS = ("*.py", "tools/explore.py", "tools/cards.py", "checkpoints/cheng2020-anchor-*.safetensors")
+PARTS = ("codec", "wavefront", "front")
 ROWS, COLUMNS = 6, 10  # of the wavefront's grid
 PLOT_WIDTH, PLOT_HEIGHT = 360, 230
+KEPT = 3  # the quality of the chapters
 
 
 def setup(app) -> dict:
-    app.connect("builder-inited", lambda app: make())
+    app.connect("builder-inited", prepare)
+    app.connect("html-page-context", fill)
+    app.connect("build-finished", copy)
     return {"parallel_read_safe": True}
 
 
+def prepare(app) -> None:
+    """Make the parts, unless they were made from the same files and settings."""
+    if app.builder.name != "html":
+        return
+    digest = hashlib.sha256(repr([os.environ.get(f"DGML_{s}") for s in ("WEIGHTS", "IMAGES")]).encode())
+    for path in sorted(path for pattern in INPUTS for path in ROOT.glob(pattern)):
+        digest.update(path.read_bytes())
+    app.explore = Path(app.outdir).parent / "explore" / digest.hexdigest()[:16]
+    if not (app.explore / "front.html").exists():
+        make(app.explore)
+
+
+def fill(app, pagename, templatename, context, doctree) -> None:
+    """Put the parts where a page asks for them, with what they need."""
+    body = context.get("body", "")
+    if 'class="explore-part"' not in body:
+        return
+    static = context["pathto"]("_static/explore/", 1)
+    for name in PARTS:
+        part = (app.explore / f"{name}.html").read_text(encoding="utf-8").replace("@run@", f"{static}run/")
+        body = body.replace(f'<div class="explore-part" data-part="{name}"></div>', part)
+    shelf = cards.shelf(f"{static}run/") if 'data-part="cards"' in body else ""
+    body = body.replace('<div class="explore-part" data-part="cards"></div>', shelf)
+    context["body"] = body + (
+        f'<link rel="stylesheet" href="{static}explore.css">'
+        f'<script defer src="{static}img-comparison-slider.js"></script><script defer src="{static}explore.js"></script>'
+    )
+
+
+def copy(app, exception) -> None:
+    if not exception and app.builder.name == "html":
+        shutil.copytree(app.explore, Path(app.outdir) / "_static" / "explore" / "run", dirs_exist_ok=True)
+
+
 @torch.no_grad()
-def make() -> None:
-    """Encode, decode and write the pictures, and the part of the page that depends on them."""
-    RUN.mkdir(parents=True, exist_ok=True)
+def make(folder: Path) -> None:
+    """Encode, decode and write the pictures, and the parts of pages that depend on them."""
+    folder.mkdir(parents=True, exist_ok=True)
     images, index = load_images(), default_index()
     picture = to_rgb(images[index]["image"])
     x = image_to_tensor(picture)
-    picture.save(RUN / "original.webp", quality=92)
-    facts, maps = [], []
+    picture.save(folder / "original.webp", quality=95, method=6)
+    facts, maps, kept = [], [], {}
     for quality in QUALITIES:
         codec = load_codec(quality)
         data = bitstream.encode(codec, picture, quality)
         decoded = bitstream.decode(codec, data)
-        decoded.save(RUN / f"q{quality}.webp", quality=92)
-        maps.append(bits(codec(pad(x))["likelihoods"]["y"])[0].sum(0).numpy() / 256)
+        decoded.save(folder / f"q{quality}.webp", lossless=True, method=6)  # its faults are the subject
+        out = codec(pad(x))
+        maps.append(bits(out["likelihoods"]["y"])[0].sum(0).numpy() / 256)
         rate = 8 * len(data) / (picture.width * picture.height)
         facts.append((quality, len(data), rate, psnr(x, image_to_tensor(decoded))))
+        if quality == KEPT:
+            kept = {"codec": codec, "data": data, "decoded": decoded, "likelihoods": out["likelihoods"]}
     dearest = np.quantile(maps[-1], 0.99)  # one scale for all six, that a single block does not darken
     for quality, block in zip(QUALITIES, maps):
         colours = matplotlib.colormaps["inferno"](np.minimum(block / dearest, 1))[
             : -(-picture.height // 16), : -(-picture.width // 16), :3
         ]
-        Image.fromarray(np.uint8(255 * colours)).save(RUN / f"bits{quality}.png")
-    weights, shown = describe(load_codec(3), images, index).split("\n")
+        Image.fromarray(np.uint8(255 * colours)).save(folder / f"bits{quality}.png")
+    jpeg = jpeg_of_bytes(picture, len(kept["data"]))
+    (folder / "jpeg.jpg").write_bytes(jpeg)
+    kept["jpeg"] = to_rgb(Image.open(io.BytesIO(jpeg)))
+    cards.draw(folder, picture, facts=facts, **kept)
+    weights, shown = describe(load_codec(KEPT), images, index).split("\n")
     what = f"{weights.split(',')[0]}; {shown}"
-    text = codec_part(facts, picture.size, float(dearest), what)
-    (RUN / "codec.html").write_text(text, encoding="utf-8")
-    (RUN / "wavefront.html").write_text(wavefront_part(), encoding="utf-8")
+    texts = {
+        "codec": codec_part(facts, picture.size, float(dearest), what),
+        "wavefront": wavefront_part(),
+        "front": front_part(facts[KEPT - 1], jpeg, psnr(x, image_to_tensor(kept["jpeg"])), picture.size),
+    }
+    for name, text in texts.items():  # the front comes last: where it is, all is
+        with written_whole(folder / f"{name}.html") as part:
+            part.write_text(text, encoding="utf-8")
+
+
+def jpeg_of_bytes(picture: Image.Image, size: int) -> bytes:
+    """The best JPEG of ``picture`` that has at most ``size`` bytes, or the smallest that there is."""
+    best = None
+    for quality in range(1, 96):
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=quality, optimize=True, progressive=True, subsampling="4:2:0")
+        if best and file.tell() > size:
+            break
+        best = file.getvalue()
+    return best
+
+
+def front_part(fact: tuple, jpeg: bytes, jpeg_db: float, size: tuple[int, int]) -> str:
+    """The photograph beside the file that the book ends with, and beside a JPEG of as many bytes."""
+    _, n, _, db = fact
+    width, height = size
+    shape = f'width="{width}" height="{height}" decoding="async"'
+    return f"""<div class="explore explore-front">
+<div class="explore-pair">
+<figure><img class="front-original" src="@run@original.webp" alt="The original photograph." {shape}><figcaption>the photograph: {3 * width * height:,} bytes of pixels</figcaption></figure>
+<figure><img class="front-codec" src="@run@q{KEPT}.webp" alt="The photograph decoded from the file of the book's codec." {shape}>
+<figcaption>the file of this book: {n:,} bytes, {db:.1f} dB</figcaption></figure>
+<figure><img class="front-jpeg" src="@run@jpeg.jpg" alt="The photograph as a JPEG of as many bytes, or of as few as JPEG can." {shape}>
+<figcaption>a JPEG: {len(jpeg):,} bytes, {jpeg_db:.1f} dB</figcaption></figure>
+</div></div>
+"""
 
 
 def codec_part(facts: list[tuple], size: tuple[int, int], dearest: float, what: str) -> str:
@@ -75,7 +162,7 @@ def codec_part(facts: list[tuple], size: tuple[int, int], dearest: float, what: 
     )
     width, height = size
     shape = f'width="{width}" height="{height}" loading="lazy" decoding="async"'
-    here = "../_static/explore/run/"
+    here = "@run@"
     return f"""<div class="explore" id="explore-codec">
 <p>{what}</p>
 <div class="explore-table"><table><caption>Choose a quality</caption><thead><tr><th scope="col">quality</th><th scope="col">bytes of the file</th>
@@ -100,11 +187,11 @@ def staircase(facts: list[tuple]) -> str:
     rates, dbs = (np.array([row[i] for row in facts]) for i in (2, 3))
     left, right, top, bottom = 52, PLOT_WIDTH - 20, 20, PLOT_HEIGHT - 48
     x = np.interp(np.log(rates), np.log([rates.min(), rates.max()]), (left + 12, right - 8))
-    y = np.interp(dbs, [dbs.min(), dbs.max()], (bottom - 12, top + 8))
+    y = np.interp(dbs, [dbs.min(), dbs.max()], (bottom - 12, top + 16))
     line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y))
     points = "".join(
         f'<g class="point" data-quality="{q}"><circle cx="{a:.1f}" cy="{b:.1f}" r="15" class="reach"/>'
-        f'<circle cx="{a:.1f}" cy="{b:.1f}" r="6" class="dot"/><text x="{a:.1f}" y="{b - 10:.1f}" text-anchor="middle">{q}</text></g>'
+        f'<circle cx="{a:.1f}" cy="{b:.1f}" r="6" class="dot"/><text x="{a:.1f}" y="{b - 16:.1f}" text-anchor="middle">{q}</text></g>'
         for (q, *_), a, b in zip(facts, x, y)
     )
     ticks = f'<text x="{left}" y="{bottom + 18}">{rates.min():.2f}</text><text x="{right}" y="{bottom + 18}" text-anchor="end">{rates.max():.2f}</text>'

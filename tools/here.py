@@ -9,10 +9,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = {  # name: (label, x, y, width)
-    "x": ("x", 36, 34, 44), "g_a": ("g_a", 124, 34, 60), "y": ("y", 214, 34, 44), "code": ("file", 318, 34, 72),
-    "y_hat": ("y_hat", 424, 34, 72), "g_s": ("g_s", 520, 34, 60), "x_hat": ("x_hat", 602, 34, 68),
-    "h_a": ("h_a", 36, 122, 60), "z": ("z", 116, 122, 44), "h_s": ("h_s", 190, 122, 60),
-    "entropy parameters": ("parameters", 318, 122, 124), "context model": ("context", 470, 122, 96),
+    "x": ("x", 36, 34, 44), "g_a": ("gₐ", 124, 34, 60), "y": ("y", 214, 34, 44), "code": ("file", 318, 34, 72),
+    "y_hat": ("ŷ", 424, 34, 72), "g_s": ("gₛ", 520, 34, 60), "x_hat": ("x̂", 602, 34, 68),
+    "h_a": ("hₐ", 36, 122, 60), "z": ("z", 116, 122, 44), "h_s": ("hₛ", 190, 122, 60),
+    "entropy parameters": ("parameters", 318, 122, 136), "context model": ("context", 478, 122, 100),
 }  # fmt: skip
 LEARNED = ("g_a", "g_s", "h_a", "h_s", "context model", "entropy parameters")
 ARROWS = (
@@ -33,7 +33,7 @@ def drawing(here: tuple[str, ...]) -> str:
     """The data flow as SVG, with the nodes of ``here`` filled, framed and bold."""
     parts = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 156" width="640" height="156" '
-        'font-family="sans-serif" font-size="19" text-anchor="middle">',
+        'font-family="sans-serif" font-size="20" text-anchor="middle">',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
         'orient="auto"><path d="M0 0L8 4L0 8z" fill="#333"/></marker></defs>',
         '<rect width="640" height="156" fill="#fff"/>',
@@ -49,7 +49,7 @@ def drawing(here: tuple[str, ...]) -> str:
             line = f"M{x} {y + 20}V78H{x2}V{y2 - 22}"
         parts.append(f'<path d="{line}" fill="none" stroke="#333" stroke-width="1.5" marker-end="url(#tip)"/>')
     for name, (label, x, y, w) in NODES.items():
-        fill, stroke, weight = ("#cfe4f2", 'stroke="#0072B2" stroke-width="4"', "bold") if name in here else ("#fff", 'stroke="#666" stroke-width="1.2"', "normal")  # fmt: skip
+        fill, stroke, weight = ("#cfe4f2", 'stroke="#0072B2" stroke-width="4"', "600") if name in here else ("#fff", 'stroke="#666" stroke-width="1.2"', "normal")  # fmt: skip
         parts.append(
             f'<rect x="{x - w / 2}" y="{y - 19}" width="{w}" height="38" rx="{9 if name in LEARNED else 0}" fill="{fill}" {stroke}/>'
             f'<text x="{x}" y="{y + 6}" font-weight="{weight}" fill="#111">{label}</text>'
@@ -100,6 +100,7 @@ def first_sentence(caption: str) -> str:
 
 
 if __name__ == "__main__":
-    for chapter, here in HERE.items():
+    there = {int(path.name[:2]) for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    for chapter, here in ((n, HERE[n]) for n in sorted(there)):
         (ROOT / f"book/_static/here-{chapter:02}.svg").write_text(drawing(here), encoding="utf-8")
     (ROOT / "book/figures.md").write_text(figures(), encoding="utf-8")

@@ -1,5 +1,6 @@
-// The page explore.md: a choice of quality that table, pictures and staircase share, and the wavefront step by step.
-// Without this script the page shows quality 3 and all steps at once.
+// What pages let one touch (tools/explore.py): a choice of quality that table, pictures and staircase share, the
+// wavefront step by step, and the photograph of the front page.
+// Without this script they show quality 3, all steps at once, and three pictures side by side.
 
 // A classic script, not a module: those do not load when the book is opened as a file.
 const run = new URL("run/", document.currentScript.src);
@@ -46,7 +47,7 @@ function codec(part) {
 }
 
 // The two pictures under one slider: left of the handle the original, right of it what was decoded.
-function compare(pair, original, decoded) {
+function compare(pair, original, decoded, text = "Left of the handle the original, right of it what was decoded.") {
   const slider = document.createElement("img-comparison-slider");
   slider.setAttribute("aria-label", "Original on the left, decoded on the right; the arrow keys move the border");
   slider.setAttribute("keyboard", "enabled");
@@ -55,10 +56,34 @@ function compare(pair, original, decoded) {
   original.loading = decoded.loading = "eager";
   slider.append(original, decoded);
   const caption = document.createElement("figcaption");
-  caption.textContent = "Left of the handle the original, right of it what was decoded.";
+  caption.textContent = text;
   const figure = document.createElement("figure");
   figure.append(slider, caption);
   pair.replaceChildren(figure);
+  return caption;
+}
+
+// The photograph of the front page: right of the handle the codec's file, or a JPEG of as many bytes.
+function front(part) {
+  const [original, codec, jpeg] = part.querySelectorAll("img");
+  const [whole, ...told] = [...part.querySelectorAll("figcaption")].map((caption) => caption.textContent);
+  const shown = codec.cloneNode();
+  const caption = compare(part.querySelector(".explore-pair"), original, shown);
+  const choice = document.createElement("fieldset");
+  choice.innerHTML = "<legend>Right of the handle</legend>";
+  told.forEach((text, i) => {
+    const label = document.createElement("label");
+    label.innerHTML = `<input type="radio" name="front" ${i ? "" : "checked"}> `;
+    label.append(text);
+    choice.append(label);
+    label.firstChild.addEventListener("change", () => {
+      shown.src = [codec, jpeg][i].src;
+      shown.alt = [codec, jpeg][i].alt;
+    });
+  });
+  caption.textContent = `Left of the handle ${whole}.`;
+  part.append(choice);
+  part.classList.add("live");
 }
 
 function wavefront(part) {
@@ -75,9 +100,12 @@ function wavefront(part) {
   const told = controls.querySelector("p");
   let focused = null;
   let timer = null;
+  part.querySelector("table").setAttribute("role", "grid");
+  for (const row of part.querySelectorAll("tr")) row.setAttribute("role", "row");
+  for (const cell of cells) cell.setAttribute("role", "gridcell");
 
   const step = (cell) => Number(cell.textContent);
-  // The twelve taps of the 5x5 mask: two rows above, and two positions to the left.
+  // The taps of the 5x5 mask: two rows above, and two positions to the left; twelve, fewer at a border.
   function reads(cell, other) {
     const down = other.dataset.h - cell.dataset.h;
     const right = other.dataset.w - cell.dataset.w;
@@ -94,10 +122,11 @@ function wavefront(part) {
       cell.classList.toggle("done", step(cell) < t);
       cell.classList.toggle("read", reads(focused, cell));
       cell.classList.toggle("focused", cell === focused);
+      cell.tabIndex = cell === focused ? 0 : -1;
       done += step(cell) < t;
     }
     told.textContent = `Step ${t} of ${last}: ${now.length} at once, ${done} of ${cells.length} done. ` +
-      `The framed position reads the dotted ones.`;
+      `The framed position reads the ${cells.filter((cell) => reads(focused, cell)).length} dotted ones.`;
   }
 
   function stop() {
@@ -119,10 +148,27 @@ function wavefront(part) {
       show(Number(range.value) + 1);
     }, slow ? 1500 : 400);
   });
-  for (const cell of cells)
-    cell.addEventListener("click", () => { stop(); focused = cell; show(step(cell)); });
+  function look(cell) {
+    stop();
+    focused = cell;
+    show(step(cell));
+  }
+  const columns = part.querySelector("tr").cells.length;
+  for (const [i, cell] of cells.entries()) {
+    cell.addEventListener("click", () => look(cell));
+    cell.addEventListener("keydown", (event) => {
+      const way = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      const next = cells[i + way];
+      if (!next || (Math.abs(way) === 1 && next.dataset.h !== cell.dataset.h)) return;
+      look(next);
+      next.focus();
+    });
+  }
   show(0);
 }
 
 for (const part of document.querySelectorAll("#explore-codec")) codec(part);
 for (const part of document.querySelectorAll("#explore-wavefront")) wavefront(part);
+for (const part of document.querySelectorAll(".explore-front")) front(part);

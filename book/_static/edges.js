@@ -1,0 +1,36 @@
+// What scrolls sideways says so with a fading edge, and can be reached by keyboard; on paper every answer is open.
+
+const SCROLLS = ".drawing-frame, .cell_output, .cell_output .output, pre, div.math, mjx-container, .pst-scrollable-table-container, .explore-table, .text_html";
+const watched = new WeakSet();
+
+function fade(box) {
+  const hidden = box.scrollWidth - box.clientWidth;
+  const scrolls = hidden > 1 && /auto|scroll/.test(getComputedStyle(box).overflowX);
+  box.classList.toggle("fades-left", scrolls && box.scrollLeft > 1);
+  box.classList.toggle("fades-right", scrolls && hidden - box.scrollLeft > 1);
+  if (scrolls && !watched.has(box)) {
+    watched.add(box);
+    box.tabIndex = 0;
+    box.addEventListener("scroll", () => fade(box), { passive: true });
+  }
+}
+
+function fadeAll() {
+  for (const box of document.querySelectorAll(SCROLLS)) if (box.closest("article")) fade(box);
+}
+
+window.addEventListener("load", () => {
+  fadeAll();
+  const article = document.querySelector("article");
+  if (article) new ResizeObserver(fadeAll).observe(article);
+  window.MathJax?.startup?.promise?.then(fadeAll);
+});
+
+// What was shut before printing is shut again afterwards.
+let opened = [];
+window.addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("article details:not([open]):not(.hide)")];
+  for (const details of opened) details.open = true;
+  for (const image of document.images) image.loading = "eager";
+});
+window.addEventListener("afterprint", () => { for (const details of opened) details.open = false; });

@@ -1,0 +1,122 @@
+"""What tools/drawings.py makes of a chart: text in the page's font, colours of its theme, pictures pixel for pixel."""
+
+import io
+import re
+
+import drawings
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from helpers import COLOUR, ROOT, WIDTH
+
+SETTINGS = {
+    "svg.fonttype": "none", "svg.hashsalt": "x", "image.interpolation": "none", "image.composite_image": False,
+    "font.size": 11,
+}  # fmt: skip
+
+# In a browser: the height in pixels of each text; not of those that were set letter by letter (powers of ten).
+SIZES = """() => [...document.querySelectorAll('svg.drawing text')].filter(t => !t.querySelector('tspan')).map(t => {
+    const drawing = t.ownerSVGElement
+    return parseFloat(getComputedStyle(t).fontSize) * drawing.getBoundingClientRect().width / drawing.viewBox.baseVal.width
+})"""
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, pixels):
+    """A site of one page with a chart and a picture, and the page's text after drawings.place."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "_images").mkdir()
+    (folder / "notebooks").mkdir()
+    with plt.rc_context(SETTINGS):
+        figure, (chart, photograph) = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
+        chart.plot([1, 2, 3], [3, 1, 2], color=COLOUR["y"], label="y")
+        chart.set(xlabel="bits per pixel", ylabel="dB")
+        chart.text(2, 2, "short\na longer line", ha="center", fontsize=8)
+        photograph.imshow(pixels)
+        photograph.text(15, 10, "inside", color="white")
+        photograph.set_title("a title")
+        file = io.StringIO()
+        figure.savefig(file, format="svg", bbox_inches="tight")
+        plt.close(figure)
+    (folder / "_images/chart.svg").write_text(file.getvalue(), encoding="utf-8")
+    path = folder / "notebooks/page.html"
+    css = (ROOT / "book/_static/custom.css").read_text(encoding="utf-8")
+    source = f"<!DOCTYPE html><html><head><style>body{{margin:0}}{css}</style></head><body><article><figure style='margin:0'>"
+    page = BeautifulSoup(f'{source}<img alt="A &amp; B" src="../_images/chart.svg"></figure></article></body></html>', "html.parser")  # fmt: skip
+    placed = drawings.place(page, path, folder / "_images")
+    html = str(page)
+    for mark, drawing in placed.items():
+        html = html.replace(mark, drawing)
+    path.write_text(html, encoding="utf-8")
+    return folder
+
+
+def test_pictures_keep_their_own_pixels(site, pixels):
+    (file,) = (site / "_images").glob("*.webp")
+    with Image.open(file) as picture:
+        assert np.array_equal(np.asarray(picture), pixels)
+    assert f'href="../_images/{file.name}"' in (site / "notebooks/page.html").read_text(encoding="utf-8")
+
+
+def test_nothing_of_a_drawing_leaks_into_its_page(site):
+    html = (site / "notebooks/page.html").read_text(encoding="utf-8")
+    svg = html[html.index("<svg") :]
+    assert "@@" not in html and "<style" not in svg and "metadata" not in svg and "font-family" not in svg
+    assert 'aria-label="A &amp; B"' in svg
+    ids = re.findall(r'\bid="([^"]+)"', svg)
+    pointed = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', svg)
+    assert (
+        len(ids) == len(set(ids)) and {a or b for a, b in pointed} <= set(ids) and all(i.startswith("d0-") for i in ids)
+    )
+
+
+def test_colours_follow_the_theme_except_on_a_picture(site):
+    html = (site / "notebooks/page.html").read_text(encoding="utf-8")
+    texts = {re.sub("<[^>]+>", "", t): t for t in re.findall(r"<text.*?</text>", html, re.S)}
+    assert "var(--c000000" in texts["bits per pixel"] and "var(--c000000" in texts["a title"]
+    assert "var(" not in texts["inside"].replace("var(--text", "") and "#ffffff" in texts["inside"]
+    assert f"stroke: var(--c{COLOUR['y'][1:].lower()}" in html
+
+
+def test_lines_of_one_text_keep_their_middle(site):
+    html = (site / "notebooks/page.html").read_text(encoding="utf-8")
+    short, long = (re.search(rf"<text ([^>]*)>{line}</text>", html)[1] for line in ("short", "a longer line"))
+    assert "text-anchor:middle" in short and "text-anchor:middle" in long
+    x = [float(re.search(r"translate\(([\d.]+)", line)[1]) for line in (short, long)]
+    assert abs(x[0] - x[1]) < 1
+
+
+@pytest.mark.parametrize("colour", [*COLOUR.values(), "#000000", "#ffffff", "#cfe4f2", "#333333"])
+def test_the_dark_page_has_contrast(colour):
+    dark = drawings.in_the_dark(colour[1:].lower())
+    rgb = tuple(int(dark[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    light_ground = colour in ("#ffffff", "#cfe4f2")
+    assert (drawings.contrast(rgb) < 2) if light_ground else drawings.contrast(rgb) >= 4.4
+
+
+@pytest.mark.xdist_group("site")
+def test_text_is_legible_on_a_phone(site, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto((site / "notebooks/page.html").as_uri())
+    sizes = page.evaluate(SIZES)
+    assert len(sizes) > 10 and min(sizes) >= 11
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    light, dark = (fill(page, theme) for theme in ("light", "dark"))
+    assert light == "rgb(0, 0, 0)" and dark == "rgb({}, {}, {})".format(*drawings.INK)
+    page.close()
+
+
+def fill(page, theme: str) -> str:
+    return page.evaluate(
+        "theme => { document.documentElement.dataset.theme = theme;"
+        "return getComputedStyle([...document.querySelectorAll('svg text')].find(t => t.textContent === 'dB')).fill }",
+        theme,
+    )

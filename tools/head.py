@@ -1,0 +1,47 @@
+"""What a page says of itself to search engines and to those who are sent its address; a Sphinx extension."""
+
+import re
+from html import escape
+
+import cards
+from docutils import nodes
+from sphinx.application import Sphinx
+
+BOOK = "A learned image codec, opened: from a photograph to a file of a few kilobytes and back, in notebooks that run."
+
+
+def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Description and Open Graph tags; the picture needs the site's address, ``html_baseurl``."""
+    title = re.sub("<[^>]+>", "", context.get("title") or app.config.html_title)
+    address = app.config.html_baseurl.rstrip("/")
+    tags = {
+        "og:title": title, "og:type": "article", "og:site_name": app.config.html_title or app.config.project,
+        "og:description": text_of(pagename, doctree), "og:image": f"{address}/_static/explore/run/share.jpg",
+        "og:image:alt": "A face three times: the photograph, the codec's file, a JPEG of as many bytes.",
+        "og:image:width": "1200", "og:image:height": "630", "og:url": f"{address}/{pagename}.html",
+    }  # fmt: skip
+    lines = [f'<meta name="description" content="{escape(tags["og:description"])}">']
+    lines += [f'<meta property="{key}" content="{escape(value)}">' for key, value in tags.items()]
+    lines += ['<meta name="twitter:card" content="summary_large_image">']
+    context["metatags"] = context.get("metatags", "") + "\n".join(lines)
+
+
+def text_of(pagename: str, doctree) -> str:
+    """The promise of a chapter, the first paragraph of another page."""
+    chapter = re.match(r"notebooks/(\d\d)_", pagename)
+    if chapter and int(chapter[1]) in cards.CARDS:
+        return cards.CARDS[int(chapter[1])][0]
+    first = next(doctree.findall(nodes.paragraph), None) if doctree is not None else None
+    text = " ".join(first.astext().split()) if first is not None else ""
+    return (
+        BOOK
+        if pagename == "book/intro" or not text
+        else text
+        if len(text) < 200
+        else text[:200].rsplit(" ", 1)[0] + " …"
+    )
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("html-page-context", describe)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

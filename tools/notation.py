@@ -1,0 +1,50 @@
+"""Symbols of the prose as the page on notation writes them: ŷ and gₐ; ``y_hat`` and ``g_a`` are names in code.
+
+A Sphinx extension.  Notebooks are edited where such signs are hard to type, so their prose may say y_hat.
+"""
+
+import re
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+SYMBOLS = {"y_hat": "ŷ", "z_hat": "ẑ", "x_hat": "x̂", "g_a": "gₐ", "g_s": "gₛ", "h_a": "hₐ", "h_s": "hₛ"}
+NAME = re.compile(rf"(?<![\w.])({'|'.join(SYMBOLS)})(?![\w(])")
+CODE = (
+    nodes.literal,
+    nodes.literal_block,
+    nodes.FixedTextElement,
+    nodes.math,
+    nodes.math_block,
+    nodes.raw,
+    nodes.comment,
+)
+
+
+def symbols(text: str) -> str:
+    return NAME.sub(lambda name: SYMBOLS[name[1]], text)
+
+
+class Symbols(SphinxTransform):
+    """As a page is read, before its titles are collected for the table of contents."""
+
+    default_priority = 890
+
+    def apply(self) -> None:
+        for text in list(self.document.findall(nodes.Text)):
+            if NAME.search(text) and not in_code(text):
+                text.parent.replace(text, nodes.Text(symbols(text)))
+
+
+def in_code(node: nodes.Node) -> bool:
+    while node is not None:
+        if isinstance(node, CODE) or "code" in (node.get("classes", ()) if isinstance(node, nodes.Element) else ()):
+            return True
+        node = node.parent
+    return False
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_transform(Symbols)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
