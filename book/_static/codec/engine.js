@@ -84,29 +84,28 @@ function dgmlEngine(kernelBytes) {
       for (let column = 0; column < x.w; column++) yield view[place(x, row, column) / x.bytes + c];
   }
 
-  // What kernel.wat does, in JavaScript.
+  // What kernel.wat does, in JavaScript: four outputs at once, in local variables.
   function plain(bytes) {
     const lanes = 32 / bytes;
-    const sums = new Float64Array(lanes);
     return (input, inputRow, inputStep, rows, run, weights, groups, init, initStep, out, outStep, n, slope, add) => {
       const v = bytes === 4 ? engine.f32 : engine.f64;
       const weight = engine.f32;
-      for (let group = 0; group < groups; group++) {
-        const lane = group * lanes;
-        let w = 0;
+      const length = run / bytes;
+      for (let lane = 0; lane < groups * lanes; lane += 4)
         for (let i = 0; i < n; i++) {
-          w = weights / 4 + group * lanes * rows * run / bytes;
-          for (let l = 0; l < lanes; l++) sums[l] = v[(init + i * initStep) / bytes + lane + l];
+          const start = (init + i * initStep) / bytes + lane;
+          let s0 = v[start], s1 = v[start + 1], s2 = v[start + 2], s3 = v[start + 3];
+          let w = weights / 4 + (lane - lane % lanes) * rows * length + lane % lanes;
           for (let row = 0; row < rows; row++) {
             const first = (input + row * inputRow + i * inputStep) / bytes;
-            for (let k = first; k < first + run / bytes; k++, w += lanes)
-              for (let l = 0; l < lanes; l++) sums[l] += v[k] * weight[w + l];
+            for (let k = first; k < first + length; k++, w += lanes) {
+              const x = v[k];
+              s0 += x * weight[w]; s1 += x * weight[w + 1]; s2 += x * weight[w + 2]; s3 += x * weight[w + 3];
+            }
           }
-          const to = i * outStep / bytes + lane;
-          for (let l = 0; l < lanes; l++)
-            v[out / bytes + to + l] = Math.max(sums[l], sums[l] * slope) + (add ? v[add / bytes + to + l] : 0);
+          const to = (out + i * outStep) / bytes + lane, other = (add + i * outStep) / bytes + lane;
+          [s0, s1, s2, s3].forEach((s, l) => { v[to + l] = Math.max(s, s * slope) + (add ? v[other + l] : 0); });
         }
-      }
     };
   }
   return engine;

@@ -61,7 +61,7 @@ function dgmlEntropy(engine, model) {
     const context = scratch(2 * M);
     const [first, second, third] = ["0", "2", "4"].map((i) => layers[`parameters.${i}`]);
     const [a, b, both] = [first, second, third].map((layer) => scratch(layer.outputs));
-    const { above, beside } = { above: layers["context.above"], beside: layers["context.beside"] };
+    const above = layers["context.above"], beside = layers["context.beside"]; // the taps of the rows above, and two
     const step = y.row - 3 * y.step; // from a position of a front to the next: one row down, three columns back
     const v = engine.f64;
 

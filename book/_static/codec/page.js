@@ -193,7 +193,7 @@ const dgmlPage = (() => {
     $("more").textContent = `${scaled}${width}x${height} pixels, quality ${sent.quality}; weights ${header.fingerprint}, checksum of the latents ${header.checksum.toString(16).padStart(8, "0")}.`;
     const rows = times.map(([stage, ms]) => `<tr><th scope="row">${stage}</th><td>${ms.toFixed(0)}</td></tr>`);
     $("times").tBodies[0].innerHTML = rows.join("");
-    $("engine").textContent = fast ? "" : "WebAssembly with vectors is off in this browser, so the same sums ran in JavaScript, about ten times slower.";
+    $("engine").textContent = fast ? "" : "WebAssembly with vectors is off in this browser, so the same sums ran in JavaScript, about twenty times slower.";
     $("rest").hidden = false;
     const mine = job;
     const png = await new Promise((resolve) => $("decoded").toBlob(resolve));

@@ -17,11 +17,10 @@ function dgmlCodec(engine, model, coder, tell = () => {}) {
 
   // CRC-32 of a file's start and of y_hat as int32, channel by channel.
   function checksum(start, y) {
-    const latents = new Int32Array(M(y));
+    const latents = new Int32Array(y.c * y.h * y.w);
     for (let c = 0, i = 0; c < y.c; c++) for (const value of engine.plane(y, c)) latents[i++] = value;
     return coder.crc32(start, new Uint8Array(latents.buffer));
   }
-  const M = (y) => y.h * y.w * y.c;
 
   // The picture as a tensor: its last row and column are repeated until the sides are multiples of 64.
   function padded({ width, height, data }) {
