@@ -19,7 +19,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=cache, MPLBACKEND="agg")
 def pytest_collection_modifyitems(items):
     """Mark as slow what needs a browser or a built site, or runs a notebook; `make check` leaves it out."""
     for item in items:
-        if {"browser", "site", "executed"} & {*item.fixturenames}:
+        if {"browser", "site", "executed", "shell"} & {*item.fixturenames}:
             item.add_marker("slow")
 
 

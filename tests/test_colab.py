@@ -4,11 +4,11 @@ import re
 from importlib.metadata import requires
 from pathlib import Path
 
+import colab
 import nbformat
 import pytest
 
 from helpers import ROOT
-from tools import colab
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIRST = """\
