@@ -216,7 +216,9 @@ def load_images(source: str | None = None, megapixels: float | None = None):
         def decode_example(self, value: dict, token_per_repo_id=None) -> Image.Image:
             return open_encoded(value, limit)
 
-    return images.cast_column("image", Picture())
+    # Set, not cast: cast_column would pickle the class for a fingerprint, and with it all that the class can see.
+    images.info.features["image"] = Picture()
+    return images
 
 
 def most_megapixels() -> float:
