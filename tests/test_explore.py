@@ -33,7 +33,7 @@ def page_file(tmp_path_factory, browser):
     shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static", ignore=ignored)
     shutil.copy(ROOT / "book" / "explore.md", folder / "book")
     (folder / "tools").mkdir()
-    for name in ("explore.py", "cards.py"):
+    for name in ("explore.py", "cards.py", "notation.py"):
         shutil.copy(ROOT / "tools" / name, folder / "tools")
     command = [Path(sys.executable).with_name("jupyter-book"), "build", folder]
     built = subprocess.run(command, capture_output=True, text=True)

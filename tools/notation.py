@@ -35,6 +35,9 @@ class Symbols(SphinxTransform):
         for text in list(self.document.findall(nodes.Text)):
             if NAME.search(text) and not in_code(text):
                 text.parent.replace(text, nodes.Text(symbols(text)))
+        for raw in self.document.findall(nodes.raw):  # the questions of folded answers
+            if raw.astext().startswith("<details><summary>"):
+                raw.children = [nodes.Text(symbols(raw.astext()))]
 
 
 def in_code(node: nodes.Node) -> bool:
