@@ -27,11 +27,12 @@ def page_file(tmp_path_factory, browser):
     folder = tmp_path_factory.mktemp("explore")
     (folder / "_config.yml").write_text(CONFIG)
     (folder / "_toc.yml").write_text("format: jb-book\nroot: book/explore\n")
-    for name in ("helpers.py", "bitstream.py", "checkpoints"):
-        (folder / name).symlink_to(ROOT / name)
+    for path in (*ROOT.glob("*.py"), ROOT / "checkpoints"):
+        (folder / path.name).symlink_to(path)
     ignored = shutil.ignore_patterns("run", "__pycache__")
     shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static", ignore=ignored)
-    shutil.copy(ROOT / "book" / "explore.md", folder / "book")
+    for name in ("explore.md", "references.bib"):
+        shutil.copy(ROOT / "book" / name, folder / "book")
     (folder / "tools").mkdir()
     for name in ("explore.py", "cards.py", "notation.py"):
         shutil.copy(ROOT / "tools" / name, folder / "tools")
