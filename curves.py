@@ -25,7 +25,7 @@ CLASSICAL = {
     ),
     "AVIF best PSNR": (
         "AVIF", {"subsampling": "4:4:4", "speed": 3, "advanced": {"tune": "psnr"}, "max_threads": 1},
-        (5, 14, 22, 30, 39, 49, 60, 72, 84),
+        (5, 14, 22, 30, 39, 49, 60, 72, 80),
     ),
     "JPEG XL": ("JXL", {"effort": 7, "num_threads": 0}, (0, 10, 20, 30, 45, 60, 75, 84, 89)),
 }  # fmt: skip
