@@ -71,8 +71,8 @@ def build(folder: Path, cells: list) -> subprocess.CompletedProcess:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=lexer), folder / "notebooks/one.ipynb")
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     config["execute"]["execute_notebooks"] = "off"
-    config["sphinx"]["local_extensions"] = {"plain": "tools"}
-    for setting in ("html_static_path", "html_css_files"):
+    config["sphinx"]["local_extensions"] = {"plain": "tools", "bibliography": "tools"}
+    for setting in ("html_static_path", "html_css_files", "html_js_files", "html_favicon"):
         config["sphinx"]["config"].pop(setting, None)
     (folder / "_config.yml").write_text(yaml.safe_dump(config))
     parts = [{"caption": "A", "numbered": True, "chapters": [{"file": "notebooks/one"}, {"file": "notebooks/two"}]},
