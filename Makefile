@@ -17,7 +17,7 @@ book: .venv/ready
 
 test: lint
 	$(BIN)/pytest -q -n 2 --dist loadgroup tests
-	$(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile $(NOTEBOOKS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile $(NOTEBOOKS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
