@@ -16,7 +16,7 @@ book: .venv/ready
 	@echo "The book: file://$(CURDIR)/_build/html/index.html"
 
 test: lint
-	$(BIN)/pytest -q -n 2 --dist loadgroup tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile $(NOTEBOOKS)
 
 lint: .venv/ready
