@@ -165,12 +165,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         stored = {name: tensor.float() for name, tensor in load_file(path).items()}
         taps = stored[CONTEXT]
+        if taps.ndim == 3:
+            stored[CONTEXT] = nn.functional.pad(taps, (0, 13)).reshape(*taps.shape[:2], 5, 5)
         widths(stored)
-    except (OSError, KeyError, IndexError, SafetensorError) as error:
+    except (OSError, KeyError, IndexError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path} is no checkpoint of this codec, or not all of it ({error})") from None
-    if taps.ndim == 3:
-        kernel = torch.cat((taps, taps.new_zeros(*taps.shape[:2], 25 - taps.shape[2])), dim=2)
-        stored[CONTEXT] = kernel.reshape(*taps.shape[:2], 5, 5)
     return stored
 
 

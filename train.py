@@ -88,9 +88,10 @@ def train(args: argparse.Namespace) -> None:
     accelerator = Accelerator(mixed_precision=args.precision)
     run = Path(args.run)
     photographs = read_photographs(args.images)
-    if accelerator.is_main_process:
+    main, hashes = accelerator.is_main_process, []
+    if main:
         run.mkdir(parents=True, exist_ok=True)
-        write_list(run / "photographs.csv", photographs)
+        hashes = write_list(run / "photographs.csv", photographs)
     seen = [p for i, (_, p) in enumerate(photographs) if i % HELD_OUT_EVERY]
     patches = Patches(seen, args.seed, args.patch, accelerator.device)
     held_out = [central_square(p).to(accelerator.device) for _, p in photographs[::HELD_OUT_EVERY]]
@@ -100,9 +101,10 @@ def train(args: argparse.Namespace) -> None:
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     progress = resume(run, args, codec, average, optimizers)
     progress.steps = args.steps or progress.steps
+    facts = facts_of(args, codec, hashes)
     objective, *optimizers = accelerator.prepare(Objective(codec, LAMBDA[args.quality]), *optimizers)
 
-    main, rows, last = accelerator.is_main_process, [], time.monotonic()
+    rows, last = [], time.monotonic()
     bar = tqdm(total=progress.steps or None, initial=progress.step, unit="step", disable=not main)
     while not progress.steps or progress.step < progress.steps:
         set_rates(optimizers, rates, args, progress)
@@ -118,7 +120,7 @@ def train(args: argparse.Namespace) -> None:
             means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
             bar.set_postfix(loss=f"{means['loss']:.3f}", bpp=f"{means['bpp']:.3f}")
             if main:
-                report(run, args, codec, average, optimizers, progress, means, held_out, photographs)
+                report(run, facts, codec, average, optimizers, progress, means, held_out)
             rows = []
 
 
@@ -149,8 +151,8 @@ def borrow(codec: Cheng2020Anchor, path: Path) -> None:
     torch.nn.Module.load_state_dict(codec, theirs, strict=False)
 
 
-def kind_of(args: argparse.Namespace, codec: Cheng2020Anchor) -> str:
-    return f"quality {args.quality} ({type(codec).__name__}, N = {codec.N}, M = {codec.M})"
+def kind_of(quality: int, codec: Cheng2020Anchor) -> str:
+    return f"quality {quality} ({type(codec).__name__}, N = {codec.N}, M = {codec.M})"
 
 
 def resume(run: Path, args: argparse.Namespace, codec, average, optimizers) -> Progress:
@@ -158,7 +160,7 @@ def resume(run: Path, args: argparse.Namespace, codec, average, optimizers) -> P
     if not (run / "state.pt").exists():
         return Progress()
     saved = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
-    if saved["kind"] != kind_of(args, codec):
+    if saved["kind"] != kind_of(args.quality, codec):
         raise ValueError(f"{run} holds a run of {saved['kind']}: choose another folder with --run")
     torch.nn.Module.load_state_dict(codec, saved["codec"])
     torch.nn.Module.load_state_dict(average, saved["average"])
@@ -216,30 +218,35 @@ def rate_factor(step: int, steps: int, decay: float = 0.5) -> float:
     return min(1.0, (step + 1) / WARM_UP, falling)
 
 
-def report(run: Path, args, codec, average, optimizers, progress: Progress, means, held_out, photographs) -> None:
-    """Write a line of the log, having measured the averaged weights if it is time, and save the state."""
+def report(run: Path, facts, codec, average, optimizers, progress: Progress, means, held_out) -> None:
+    """Write a line of the log, having measured the averaged weights if it is time, and save the state.
+
+    ``facts`` go into the header of the best checkpoint.
+    """
     measured = {}
     if progress.step % HOLD_EVERY == 0 or progress.step == progress.steps:
-        measured = held_out_losses(average, held_out, LAMBDA[args.quality])
+        measured = held_out_losses(average, held_out, facts["lambda"])
         if measured["loss"] < progress.best:
             progress.best = measured["loss"]
-            save_checkpoint(average, run / "best.safetensors", facts_of(args, codec, progress, photographs))
+            stands = {"step": progress.step, "minutes": round(progress.seconds / 60, 1)}
+            save_checkpoint(
+                average, run / "best.safetensors", facts | stands | {"held_out_loss": round(progress.best, 5)}
+            )
     held_out_columns = {f"held_out_{key}": measured.get(key, "") for key in ("loss", "bpp", "bpp_z", "mse")}
     stands = {key: value for key, value in asdict(progress).items() if key != "steps"}
     log_line(run / "log.csv", stands | means | held_out_columns)
     with written_whole(run / "state.pt") as part:
-        torch.save({"kind": kind_of(args, codec), "progress": asdict(progress),
+        torch.save({"kind": kind_of(facts["quality"], codec), "progress": asdict(progress),
                     "codec": codec.state_dict(), "average": average.state_dict(),
                     "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, part)  # fmt: skip
 
 
-def facts_of(args: argparse.Namespace, codec, progress: Progress, photographs) -> dict[str, object]:
+def facts_of(args: argparse.Namespace, codec: Cheng2020Anchor, hashes: list[str]) -> dict[str, object]:
     """What a checkpoint's header says of its training; of files only names, never where they lay."""
     return {
         "quality": args.quality, "architecture": type(codec).__name__, "lambda": LAMBDA[args.quality],
-        "N": codec.N, "M": codec.M, "step": progress.step, "minutes": round(progress.seconds / 60, 1),
-        "seed": args.seed, "init": "/".join(Path(args.init or args.borrow or "").parts[-2:]),
-        "held_out_loss": round(progress.best, 5), "photographs": list_digest([digest(p) for _, p in photographs]),
+        "N": codec.N, "M": codec.M, "seed": args.seed, "photographs": list_digest(hashes),
+        "init": "/".join(Path(args.init or args.borrow or "").parts[-2:]),
     }  # fmt: skip
 
 
@@ -452,14 +459,8 @@ def train_head(args: argparse.Namespace) -> None:
 
     The loss is the bits of the symbols as they are, without noise: nothing before them has to learn.
     """
-    run = Path(args.run)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "log.csv").unlink(missing_ok=True)
-    codec = load_codec(args.quality, "bundled")
-    photographs = read_photographs(args.images)
-    hashes = write_list(run / "photographs.csv", photographs)
-    squares = [central_square(p, HEAD_SIZE) for _, p in photographs]
-    seen = [latents(codec, pad(x)) for x in tqdm(squares, unit="photograph")]
+    run, codec, squares, facts = start_head(args)
+    seen = [latents(codec, x) for x in tqdm(squares, unit="photograph")]
     held_out = seen[::HELD_OUT_EVERY]
     # Every position of every photograph is one example: channels first, positions along the height, as 1x1 layers see
     # no neighbours.
@@ -489,29 +490,31 @@ def train_head(args: argparse.Namespace) -> None:
                 measured = np.mean([float(bits_per_position(pair)) for pair in held_out])
             log_line(run / "log.csv", {"step": step, "bits": sums, "held_out_bits": float(measured)})
             sums = 0.0
-    facts = {"quality": args.quality, "components": args.mixture, "step": args.steps, "seed": args.seed,
-             "held_out_bits": round(float(measured), 3), "photographs": list_digest(hashes)}  # fmt: skip
-    with written_whole(run / "head.safetensors") as part:
-        tensors = {name: p.detach().half().contiguous() for name, p in head.named_parameters()}
-        save_file(tensors, part, {key: str(value) for key, value in facts.items()})
+    tensors = {name: p.detach().half().contiguous() for name, p in head.named_parameters()}
+    facts |= {"components": args.mixture, "held_out_bits": round(float(measured), 3)}
+    save_tensors(tensors, run / "head.safetensors", facts)
 
 
 def train_prior(args: argparse.Namespace) -> None:
     """Make the rung ``args.head`` of chapter 10 for the frozen bundled codec: ``head.safetensors`` and ``log.csv``."""
+    run, codec, squares, facts = start_head(args)
+    with torch.no_grad():
+        y_hats = [codec.g_a(x).round() for x in squares]
+    seen = [y_hat for i, y_hat in enumerate(y_hats) if i % HELD_OUT_EVERY]
+    tensors = fit(args.head, seen, y_hats[::HELD_OUT_EVERY], args.steps, args.seed, partial(log_line, run / "log.csv"))
+    save_tensors(tensors, run / "head.safetensors", facts | {"head": args.head})
+
+
+def start_head(args: argparse.Namespace) -> tuple[Path, Cheng2020Anchor, list[torch.Tensor], dict[str, object]]:
+    """An empty run folder, the frozen bundled codec, the padded squares of all photographs, and a head's facts."""
     run = Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
     (run / "log.csv").unlink(missing_ok=True)
-    codec = load_codec(args.quality, "bundled")
     photographs = read_photographs(args.images)
     hashes = write_list(run / "photographs.csv", photographs)
-    with torch.no_grad():
-        y_hats = [codec.g_a(pad(central_square(p, HEAD_SIZE))).round() for _, p in photographs]
-    seen = [y_hat for i, y_hat in enumerate(y_hats) if i % HELD_OUT_EVERY]
-    tensors = fit(args.head, seen, y_hats[::HELD_OUT_EVERY], args.steps, args.seed, partial(log_line, run / "log.csv"))
-    facts = {"quality": args.quality, "head": args.head, "step": args.steps, "seed": args.seed,
-             "photographs": list_digest(hashes)}  # fmt: skip
-    with written_whole(run / "head.safetensors") as part:
-        save_file(tensors, part, {key: str(value) for key, value in facts.items()})
+    squares = [pad(central_square(p, HEAD_SIZE)) for _, p in photographs]
+    facts = {"quality": args.quality, "step": args.steps, "seed": args.seed, "photographs": list_digest(hashes)}
+    return run, load_codec(args.quality, "bundled"), squares, facts
 
 
 # ---------------------------------------------------------------- photographs, checkpoints, logs
@@ -536,18 +539,13 @@ def read_photographs(source: str) -> list[tuple[str, np.ndarray]]:
 
 def write_list(path: Path, photographs: list[tuple[str, np.ndarray]]) -> list[str]:
     """List the photographs with the SHA-256 of their pixels, and return the hashes."""
-    hashes = [digest(p) for _, p in photographs]
+    hashes = [hashlib.sha256(photograph.tobytes()).hexdigest() for _, photograph in photographs]
     with written_whole(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("name", "sha256", "used"))
-        for i, ((name, _), sha) in enumerate(zip(photographs, hashes)):
-            writer.writerow((name, sha, "training" if i % HELD_OUT_EVERY else "held out"))
+        for i, ((name, _), digest) in enumerate(zip(photographs, hashes)):
+            writer.writerow((name, digest, "training" if i % HELD_OUT_EVERY else "held out"))
     return hashes
-
-
-def digest(photograph: np.ndarray) -> str:
-    """The SHA-256 of a photograph's pixels."""
-    return hashlib.sha256(photograph.tobytes()).hexdigest()
 
 
 def list_digest(hashes: list[str]) -> str:
@@ -571,6 +569,11 @@ def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]
     tensors[CONTEXT] = tensors[CONTEXT].flatten(2)[:, :, :12].contiguous()  # the mask zeroes the other thirteen taps
     # A codec that started from a checkpoint carries that one's table.
     tensors[Z_TABLE] = torch.from_numpy(make_z_frequencies(deepcopy(codec).half().float()))
+    save_tensors(tensors, path, facts)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path, facts: dict[str, object]) -> None:
+    """A safetensors file, written whole, with ``facts`` in its header."""
     with written_whole(path) as part:
         save_file(tensors, part, {key: str(value) for key, value in facts.items()})
 

@@ -4,7 +4,10 @@ import atexit
 import os
 import shutil
 import tempfile
+import threading
 from copy import deepcopy
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -36,6 +39,28 @@ def browser():
         pytest.skip("no Chromium or Chrome was found: the pages are not tested")
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """A function that gives a folder an address of this machine, with content types of its own by suffix."""
+    servers = []
+
+    def serve(folder, types: dict[str, str] | None = None) -> str:
+        class Static(SimpleHTTPRequestHandler):
+            extensions_map = SimpleHTTPRequestHandler.extensions_map | (types or {})
+
+            def log_message(self, *_):
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), partial(Static, directory=folder)))
+        servers[-1].handle_error = lambda *_: None  # a browser that leaves a page half loaded
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
 
 
 # The last stands for the published weights (samples.py).

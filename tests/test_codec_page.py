@@ -8,10 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
-import threading
 import zlib
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import codec_page
@@ -127,23 +124,11 @@ def site(tmp_path_factory, browser):
 
 
 @pytest.fixture(scope="module", params=["file", "http"])
-def address(request, site):
+def address(request, site, serve):
+    """The page from disk, and from a host that calls every script UTF-8, as the large ones do."""
     if request.param == "file":
-        yield site.as_uri()
-        return
-
-    class Static(SimpleHTTPRequestHandler):
-        """A host that calls every script UTF-8, as the large ones do."""
-
-        extensions_map = SimpleHTTPRequestHandler.extensions_map | {".js": "text/javascript; charset=utf-8"}
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Static, directory=site))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+        return site.as_uri()
+    return serve(site, {".js": "text/javascript; charset=utf-8"})
 
 
 def open_page(browser, address: str, script: str = "", **options):

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from skimage.metrics import peak_signal_noise_ratio
 
 import helpers
 from helpers import (
     Cheng2020Anchor,
+    DeepAnchor,
     bits,
     bpp,
     checkpoint_path,
@@ -354,9 +356,44 @@ def test_a_damaged_or_missing_checkpoint_is_refused(length, monkeypatch, tmp_pat
     assert damaged.name in one_line(raised)
 
 
-def test_a_file_of_something_else_is_refused(tmp_path):
-    from safetensors.torch import save_file
+@pytest.mark.parametrize(("name", "spoil", "says"), [
+    ("h_a.0.bias", lambda t: t.fill_(float("nan")), "holds what is no number"),
+    ("g_s.0.conv2.weight", lambda t: t.fill_(float("inf")), "holds what is no number"),
+    (helpers.CONTEXT, lambda t: t[:, :, :11].contiguous(), "no checkpoint of this codec"),
+    (helpers.CONTEXT, lambda t: torch.zeros(64, 32, 30), "no checkpoint of this codec"),
+])  # fmt: skip
+def test_a_checkpoint_with_one_wrong_tensor_is_refused(name, spoil, says, tmp_path):
+    tensors = helpers.read_checkpoint(checkpoint_path(3, "bundled"))
+    tensors[helpers.CONTEXT] = tensors[helpers.CONTEXT].flatten(2)[:, :, :12].contiguous()
+    save_file(tensors, tmp_path / "sound.safetensors")
+    load_checkpoint(Cheng2020Anchor(32), tmp_path / "sound.safetensors")
+    save_file(tensors | {name: spoil(tensors[name])}, tmp_path / "spoiled.safetensors")
+    with pytest.raises(ValueError, match=says) as raised:
+        load_checkpoint(Cheng2020Anchor(32), tmp_path / "spoiled.safetensors")
+    assert "spoiled.safetensors" in one_line(raised)
 
+
+def test_with_one_width_the_deep_anchor_is_compressai_s_codec():
+    ours, theirs = (
+        {name: p.shape for name, p in codec.named_parameters()} for codec in (DeepAnchor(32, 32), Cheng2020Anchor(32))
+    )
+    assert ours == theirs
+
+
+def test_compressai_s_methods_work_on_two_widths():
+    torch.manual_seed(0)
+    codec, x = DeepAnchor(16, 32).eval(), torch.rand(1, 3, 64, 128)
+    codec.update()
+    with torch.no_grad():
+        out = codec(x)
+        assert out["x_hat"].shape == x.shape
+        assert out["likelihoods"]["y"].shape == (1, 32, 4, 8) and out["likelihoods"]["z"].shape == (1, 16, 1, 2)
+        packed = codec.compress(x)
+        again = codec.decompress(packed["strings"], packed["shape"])["x_hat"]
+    assert again.shape == x.shape and torch.isfinite(again).all()
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError) as raised:
         load_checkpoint(Cheng2020Anchor(32), tmp_path / "other.safetensors")
