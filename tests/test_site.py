@@ -6,9 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urldefrag
@@ -130,17 +127,9 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(site):
+def address(site, serve):
     """The site under an address of this machine."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    return serve(site)
 
 
 def open_page(browser, address: str, path: str, theme: str = "light", width: int = 1280):
@@ -218,7 +207,7 @@ def test_no_theme_changes_a_pixel_of_a_picture(theme, browser, address, site):
 def test_the_dark_theme_neither_filters_nor_frames(browser, address):
     for path in ("notebooks/02_prepare_an_image.html", "notebooks/07_decode.html", "book/figures.html"):
         page, _ = open_page(browser, address, path, "dark")
-        styles = page.evaluate("""() => [...document.querySelectorAll('article img')].map(i => {
+        styles = page.evaluate("""() => [...document.querySelectorAll('article img, article svg image')].map(i => {
             const s = getComputedStyle(i); return [s.filter, s.padding, s.borderRadius].join(' ') })""")
         assert len(styles) > 0 and set(styles) == {"none 0px 0px"}, (path, set(styles))
         page.close()
@@ -373,7 +362,8 @@ def test_pages_and_site_are_light(site):
     """Scripts, styles and fonts are the same for all pages, and loaded once."""
     for path in PAGES:
         page = site / path
-        images = {page.parent / tag["src"] for tag in BeautifulSoup(page.read_text(), "html.parser").select("img[src]")}
+        tags = BeautifulSoup(page.read_text(), "html.parser").select("img[src], svg image")
+        images = {page.parent / (tag.get("src") or tag["xlink:href"]) for tag in tags}
         assert page.stat().st_size + sum(image.stat().st_size for image in images) < 1.5e6, path
         assert "_static/codec" not in page.read_text() or path == "book/codec.html"
     sizes = {path: path.stat().st_size for path in site.rglob("*") if path.is_file()}

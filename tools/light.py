@@ -27,6 +27,7 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
         with Image.open(png) as picture:
             # Without loss: what the book shows of a codec's faults must be the codec's.
             picture.save(png.with_suffix(".webp"), lossless=True, method=6)
+    shown = ""
     for page in site.rglob("*.html"):
         text = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
         for tag in text.select("img[src], a[href]"):
@@ -42,9 +43,12 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
         for mark, drawing in placed.items():
             html = html.replace(mark, drawing)
         page.write_text(html, encoding="utf-8")
+        shown += html
     trim.site(site)
-    for webp in (site / "_images").glob("*.webp"):
-        webp.with_suffix(".png").unlink(missing_ok=True)
+    # PNG files have become WebP, and drawings stand in their pages with their photographs beside them.
+    for path in (site / "_images").iterdir():
+        if path.name not in shown:
+            path.unlink()
     for path in (site / "_sources").rglob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:

@@ -42,7 +42,7 @@ def site(folder: Path) -> None:
     (folder / "_static/icons.css").write_text(icons(script.read_text(encoding="utf-8"), names), encoding="utf-8")
     for path in (*folder.glob("_static/scripts/fontawesome.*"), *folder.glob("_static/vendor/fontawesome/webfonts/*")):
         path.unlink()
-    for path in folder.glob("_static/scripts/*.map"):
+    for path in (folder / "_static").rglob("*.map"):
         path.unlink()
 
 
@@ -54,6 +54,7 @@ def icons(script: str, names: set[str]) -> str:
         "background:currentColor;-webkit-mask:var(--icon) center/contain no-repeat;mask:var(--icon) center/contain no-repeat}",
         ".fas::before,.fab::before,.fa-solid::before,.fa-brands::before{content:none!important}",
         ".fa-lg{font-size:1.2em}",
+        "a.github::before,a.gitlab::before{content:none!important}",  # the theme's sign, from a font that is not shipped
     ]
     for name in sorted(names):
         # Solid icons come after brands and outlines, where one name has several.
