@@ -19,10 +19,9 @@ class AuthorYear(BaseLabelStyle):
 
 def names(entry) -> str:
     people = [
-        " ".join(str(part) for part in (*person.prelast_names, *person.last_names))
+        " ".join(str(part) for part in (*person.rich_prelast_names, *person.rich_last_names))
         for person in entry.persons["author"]
     ]
-    people = [person.replace("{", "").replace("}", "") for person in people]
     return f"{people[0]} et al." if len(people) > 2 else " and ".join(people)
 
 
