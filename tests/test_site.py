@@ -364,7 +364,7 @@ def test_pages_and_site_are_light(site):
     for path in PAGES:
         page = site / path
         tags = BeautifulSoup(page.read_text(), "html.parser").select("img[src], svg image")
-        images = {page.parent / (tag.get("src") or tag["xlink:href"]) for tag in tags}
+        images = {page.parent / (tag.get("src") or tag["href"]) for tag in tags}
         assert page.stat().st_size + sum(image.stat().st_size for image in images) < 1.5e6, path
         assert "_static/codec" not in page.read_text() or path == "book/codec.html"
     sizes = {path: path.stat().st_size for path in site.rglob("*") if path.is_file()}
