@@ -47,6 +47,7 @@ from helpers import (
     pad,
     read_checkpoint,
     rgb_pictures,
+    widths,
     written_whole,
 )
 from mixtures import COMPONENTS, latents, likelihoods, new_head
@@ -64,9 +65,16 @@ MUON = {"lr": 0.01, "weight_decay": 0.05, "momentum": 0.95, "nesterov": True, "a
 ADAM_LR = 1e-3
 HEAD_SIZE, HEAD_BATCH = 512, 4096  # a head's training: the central square of each photograph, positions of y in a step
 
-# timm orthogonalizes in bfloat16, which on a processor is ten times slower for narrow layers, or emulated altogether.
-if not torch.cuda.is_available():
-    muon.zeropower_via_newtonschulz = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
+
+def orthogonalized(kernel: torch.Tensor, *args, newton_schulz=muon.zeropower_via_newtonschulz, **options):
+    """timm's, but not always in bfloat16: on a processor that is twice as fast for wide kernels, and ten times slower
+    for narrow ones."""
+    wide = min(kernel.shape[-2:]) >= 256 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    dtype = torch.bfloat16 if kernel.is_cuda or wide else torch.float32
+    return newton_schulz(kernel, *args, dtype=dtype, **options)
+
+
+muon.zeropower_via_newtonschulz = orthogonalized
 
 
 # ---------------------------------------------------------------- a run
@@ -125,7 +133,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def new_codec(args: argparse.Namespace, patches: "Patches") -> Cheng2020Anchor:
-    """The codec that a run starts from: a checkpoint, or fresh, with shallow layers of another codec if asked."""
+    """The codec that a run starts from: a checkpoint, or fresh, or fresh around a narrower one's transforms."""
     torch.manual_seed(args.seed)
     n, m = args.widths or BUNDLED_WIDTHS[args.quality]
     codec = Cheng2020Attention(n) if args.attention else DeepAnchor(n, m)
@@ -134,21 +142,31 @@ def new_codec(args: argparse.Namespace, patches: "Patches") -> Cheng2020Anchor:
     if args.init:
         load_checkpoint(codec, Path(args.init))
         return codec
-    if args.borrow:
-        borrow(codec, Path(args.borrow))
-    scale_latents(codec, patches.batch(0, 2 * args.batch).cpu())
+    x = patches.batch(0, 2 * args.batch).cpu()
+    if args.plant:
+        plant(codec, Path(args.plant), x)
+        scale_hyperprior(codec, x)
+    else:
+        scale_latents(codec, x)
     return codec
 
 
 @torch.no_grad()
-def borrow(codec: Cheng2020Anchor, path: Path) -> None:
-    """Copy those layers of g_a and g_s whose shapes agree from the checkpoint of a codec of other widths."""
-    own = codec.state_dict()
-    theirs = {
-        name: tensor for name, tensor in read_checkpoint(path).items()
-        if name.startswith(("g_a.", "g_s.")) and name in own and own[name].shape == tensor.shape
-    }  # fmt: skip
-    torch.nn.Module.load_state_dict(codec, theirs, strict=False)
+def plant(codec: Cheng2020Anchor, path: Path, x: torch.Tensor, y_std: float = 2.0) -> None:
+    """Begin with the pictures of a codec of narrower y: put g_a and g_s of its checkpoint into this one's.
+
+    The new channels of y carry fresh features of ``x`` with a standard deviation of ``y_std``, so that rounding leaves
+    them a signal.  Nothing reads them yet: those weights are zero, but their gradients are not.
+    """
+    own, narrow = codec.state_dict(), read_checkpoint(path)
+    for name, small in narrow.items():
+        if name.startswith(("g_a.", "g_s.")):
+            part = own[name][: len(small)]
+            part.zero_()[(slice(None), *map(slice, small.shape[1:2]))] = small
+    last, m = codec.g_a[-1], widths(narrow)[1]
+    factor = y_std / codec.g_a(x)[:, m:].std()
+    last.weight[m:] *= factor
+    last.bias[m:] *= factor
 
 
 def kind_of(quality: int, codec: Cheng2020Anchor) -> str:
@@ -246,7 +264,7 @@ def facts_of(args: argparse.Namespace, codec: Cheng2020Anchor, hashes: list[str]
     return {
         "quality": args.quality, "architecture": type(codec).__name__, "lambda": LAMBDA[args.quality],
         "N": codec.N, "M": codec.M, "seed": args.seed, "photographs": list_digest(hashes),
-        "init": "/".join(Path(args.init or args.borrow or "").parts[-2:]),
+        "init": "/".join(Path(args.init or args.plant or "").parts[-2:]),
     }  # fmt: skip
 
 
@@ -381,34 +399,46 @@ def held_out_losses(codec: Cheng2020Anchor, pictures: list[torch.Tensor], lmbda:
 # ---------------------------------------------------------------- the start and the optimizers
 
 
-@torch.no_grad()
-def scale_latents(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 5.0, z_std: float = 2.0) -> None:
-    """Rescale a fresh codec so that y and z start with a spread that rounding cannot erase.
+def scale_latents(codec: Cheng2020Anchor, x: torch.Tensor) -> None:
+    """Rescale a fresh codec so that y and z of the batch ``x`` start with a spread that rounding cannot erase."""
+    scale_y(codec, x)
+    scale_hyperprior(codec, x)
 
-    The last layer of each analysis transform is multiplied, the first layers that read its latent are divided, and the
-    predicted scales start at ``y_std``.
+
+@torch.no_grad()
+def scale_y(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 5.0) -> None:
+    """Give y of the batch ``x`` a standard deviation of ``y_std``, and g_s what it read before.
+
+    The last layer of g_a is multiplied, the first that reads y in g_s is divided.
     An attention block next to y goes on doing what it did: with a wider input its mask would saturate at once.
     """
     last = [layer for layer in codec.g_a if hasattr(layer, "weight")][-1]
     first = next(layer for layer in codec.g_s if hasattr(layer, "conv1"))
-
-    def rescale(writer, readers, factor):
-        writer.weight *= factor
-        writer.bias *= factor
-        for reader in readers:
-            reader.weight /= factor
-
-    y_factor = y_std / codec.g_a(x).std()
-    rescale(last, (first.conv1, codec.h_a[0], codec.context_prediction), y_factor)
+    factor = y_std / codec.g_a(x).std()
+    last.weight *= factor
+    last.bias *= factor
+    first.conv1.weight /= factor
     for block in (codec.g_a[-1], codec.g_s[0]):
         if isinstance(block, AttentionBlock):
-            widen(block, float(y_factor))
-    z_factor = z_std / codec.h_a(codec.g_a(x)).std()
-    rescale(codec.h_a[-1], (codec.h_s[0],), z_factor)
+            widen(block, float(factor))
+
+
+@torch.no_grad()
+def scale_hyperprior(codec: Cheng2020Anchor, x: torch.Tensor, z_std: float = 2.0) -> None:
+    """Rescale fresh layers around y of the batch ``x``: z has a standard deviation of ``z_std``, h_s hands it on, and
+    the scale predicted for a channel of y is its standard deviation."""
+    y = codec.g_a(x)
+    for reader in (codec.h_a[0], codec.context_prediction):
+        reader.weight /= y.std()
+    factor = z_std / codec.h_a(y).std()
+    codec.h_a[-1].weight *= factor
+    codec.h_a[-1].bias *= factor
+    codec.h_s[0].weight /= factor
     # Five fresh layers would hand on a fortieth of what z says: z would fall silent before they have grown.
-    hyper = codec.h_s(codec.h_a(codec.g_a(x)))
-    rescale(codec.h_s[-1], (), 1 / hyper.std())
-    codec.entropy_parameters[-1].bias[: codec.M] += y_std
+    spread = codec.h_s(codec.h_a(y)).std()
+    codec.h_s[-1].weight /= spread
+    codec.h_s[-1].bias /= spread
+    codec.entropy_parameters[-1].bias[: codec.M] += y.std(dim=(0, 2, 3))
 
 
 @torch.no_grad()
@@ -620,7 +650,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     length.add_argument("--steps", type=count, help="length of the run in steps")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--init", help="checkpoint to start from, of a neighbouring quality")
-    start.add_argument("--borrow", help="checkpoint of other widths, of which the layers that fit are taken")
+    start.add_argument("--plant", help="checkpoint of a narrower y, whose pictures are the start")
     add("--rate", type=positive, default=1.0, help="share of the full learning rates; less for a good start")
     add("--decay", type=float, default=0.5, help="share of the run in which the rates fall to zero; 0 keeps them")
     add("--hide", type=int, default=0, help="steps in which every other batch does without the context")

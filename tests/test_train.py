@@ -233,13 +233,17 @@ def test_patches_are_cut_from_the_photographs():
         assert any((rows == patch).all((2, 3)).any() for patch in turned)
 
 
-def test_layers_that_fit_are_borrowed():
+def test_a_planted_codec_makes_the_narrow_ones_pictures():
     torch.manual_seed(0)
-    codec = helpers.DeepAnchor(32, 64)
-    narrow = helpers.load_codec(3, "bundled")
-    train.borrow(codec, helpers.checkpoint_path(3, "bundled"))
-    assert torch.equal(codec.g_a[3].conv1.weight, narrow.g_a[3].conv1.weight)
-    assert codec.g_a[-1].weight.shape == (64, 32, 3, 3) and codec.g_s[0].conv1.weight.shape == (64, 64, 3, 3)
+    path, x = helpers.checkpoint_path(3, "bundled"), torch.rand(2, 3, 64, 64)
+    narrow = helpers.load_trained(path)
+    codec = helpers.DeepAnchor(narrow.N, narrow.M + 64)
+    train.plant(codec, path, x)
+    with torch.no_grad():
+        y, y_narrow = codec.g_a(x), narrow.g_a(x)
+        assert torch.allclose(y[:, : narrow.M], y_narrow, atol=1e-4)
+        assert y[:, narrow.M :].std().item() == pytest.approx(2, rel=1e-3)
+        assert torch.allclose(codec.g_s(y.round()), narrow.g_s(y_narrow.round()), atol=1e-4)
 
 
 def test_the_schedule_counts_steps():
