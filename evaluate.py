@@ -3,6 +3,7 @@
     python evaluate.py --images PICTURES               all six qualities -> results/<set>_bundled.json
     python evaluate.py --images PICTURES --classical   JPEG and its successors -> results/<set>_classical.json
     python evaluate.py --images PICTURES --checkpoints FILES   one's own -> results/<set>_checkpoints.json, or --name's
+    python evaluate.py --images PICTURES --latents     what y and z hold and lose -> results/<set>_latents.json
     python evaluate.py --images PICTURES --mixtures    y under 1, 2 and 3 Gaussians -> results/<set>_mixtures.json
     python evaluate.py --images PICTURES --search 100  files with and without a search -> results/<set>_search.json
     python evaluate.py --report                        tables from what results/ holds
@@ -244,6 +245,51 @@ def write_measured(
     })  # fmt: skip
 
 
+def measure_latents(source: str, path: Path) -> None:
+    """Measure what y and z of the bundled codecs hold: channels that vary, z's price and its worth, the loss in g_s."""
+    torch.set_num_threads(1)
+    pictures, qualities = read_pictures(source), {}
+    for quality in QUALITIES:
+        codec = load_codec(quality, "bundled")
+        rows, seen = [], {"y": [], "z": []}
+        for picture in tqdm(pictures.values(), desc=f"quality {quality}", unit="picture"):
+            row, symbols = latent_row(codec, picture)
+            rows.append(row)
+            for name, values in symbols.items():
+                seen[name].append(torch.stack([values.amin((0, 2, 3)), values.amax((0, 2, 3))]))
+        live = {name: torch.stack(ranges) for name, ranges in seen.items()}
+        qualities[str(quality)] = {
+            "N": codec.N, "M": codec.M,
+            **{f"live_{name}": int((r[:, 0].amin(0) < r[:, 1].amax(0)).sum()) for name, r in live.items()},
+            **{key: round(float(np.mean([row[key] for row in rows])), 8) for key in rows[0]},
+        }  # fmt: skip
+    write_json(path, {
+        "_what": "of forward passes, means over the pictures: channels whose rounded values vary, bits per pixel of y, of "
+        "z, and of y when h_s sees the medians of z instead; MSE of [0, 1] with y rounded and as it is",
+        "_command": command(source, "--latents"),
+        "_environment": environment(("torch", "compressai")),
+        "images": list(pictures),
+        "qualities": qualities,
+    })  # fmt: skip
+
+
+@torch.no_grad()
+def latent_row(codec: Cheng2020Anchor, picture: Image.Image) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """One picture's numbers for :func:`measure_latents`, and the rounded y and z (1, C, h, w)."""
+    x, pixels = image_to_tensor(picture), picture.width * picture.height
+    out, y = codec(pad(x)), codec.g_a(pad(x))
+    z = codec.h_a(y)
+    medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
+    hints = codec.h_s(medians.expand_as(z)), codec.context_prediction(y.round())
+    scales, means = codec.entropy_parameters(torch.cat(hints, 1)).chunk(2, 1)
+    without_z = {"y": codec.gaussian_conditional(y, scales, means)[1]}
+    rates = {f"bpp_{name}": bpp({name: p}, pixels) for name, p in out["likelihoods"].items()}
+    row = rates | {"bpp_y_without_z": bpp(without_z, pixels)}
+    for key, x_hat in {"mse": out["x_hat"], "mse_unrounded": codec.g_s(y)}.items():
+        row[key] = float((crop(x_hat, x.shape[-2:]).clamp(0, 1) - x).square().mean())
+    return row, {"y": y.round(), "z": (z - medians).round()}
+
+
 def measure_mixtures(source: str, path: Path) -> None:
     """Code the y of every picture under each head of 1, 2 and 3 Gaussians, decode it, and write down the bytes.
 
@@ -335,6 +381,8 @@ def report(folder: Path) -> tuple[str, bool]:
             lines += [*table, *rate_table(folder / f"{set_name}_classical.json", measured["images"], curve), ""]
         if len(measured["codecs"]) == 2:
             lines += [*gap_table(*measured["codecs"].values()), ""]
+    for path in sorted(folder.glob("*_latents.json")):
+        lines += [*latent_table(path), ""]
     return "\n".join(lines), good
 
 
@@ -364,6 +412,21 @@ def gap_table(estimate: Curve, files: Curve) -> list[str]:
         kept = files[quality]
         db = "" if None in (kept["psnr"], promised["psnr"]) else f"  {kept['psnr'] - promised['psnr']:+.2f} dB"
         lines.append(f"{quality:>7}  {100 * (kept['bpp'] / promised['bpp'] - 1):+.2f}% bytes{db}")
+    return lines
+
+
+def latent_table(path: Path) -> list[str]:
+    """Lines with what ``--latents`` measured."""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    lines = [f"inside the bundled codecs, {measured['_command'].split()[3]}, {len(measured['images'])} picture(s)"]
+    lines.append("quality  channels of y  of z that vary  z's bits  worth of z, net  error without rounding")
+    for quality, row in measured["qualities"].items():
+        worth = 100 * (row["bpp_y_without_z"] - row["bpp_y"] - row["bpp_z"]) / row["bpp_y"]
+        share = 100 * row["bpp_z"] / (row["bpp_y"] + row["bpp_z"])
+        y, z = (f"{row[f'live_{name}']} of {row[width]}" for name, width in (("y", "M"), ("z", "N")))
+        lines.append(
+            f"{quality:>7} {y:>14} {z:>15} {share:>8.2f}% {worth:>+15.1f}% {row['mse_unrounded'] / row['mse']:>23.2f}"
+        )
     return lines
 
 
@@ -413,6 +476,7 @@ def main() -> None:
     task.add_argument("--images", metavar="PICTURES", help="measure on these")
     task.add_argument("--report", action="store_true", help="print tables; exit status 1 if a staircase is broken")
     parser.add_argument("--classical", action="store_true", help="measure the classical codecs")
+    parser.add_argument("--latents", action="store_true", help="measure what y and z hold and lose")
     parser.add_argument("--mixtures", action="store_true", help="measure the heads of chapter 14")
     parser.add_argument("--checkpoints", nargs="+", type=Path, metavar="FILE", help="measure these, of train.py")
     parser.add_argument("--search", type=int, metavar="STEPS", help="measure what a search of the encoder brings")
@@ -420,11 +484,18 @@ def main() -> None:
     parser.add_argument("--name", default="checkpoints", help="of the result of --checkpoints")
     parser.add_argument("--weights", choices=tuple(SUFFIX), help="by default what DGML_WEIGHTS says, else bundled")
     args = parser.parse_args()
-    kinds = [bool(kind) for kind in (args.classical, args.mixtures, args.checkpoints, args.search, args.weights)]
+    kinds = [
+        bool(kind)
+        for kind in (args.classical, args.latents, args.mixtures, args.checkpoints, args.search, args.weights)
+    ]
     if (any(kinds) or args.output) and not args.images:
-        parser.error("--classical, --mixtures, --checkpoints, --search, --weights and --output go with --images")
+        parser.error(
+            "--classical, --latents, --mixtures, --checkpoints, --search, --weights and --output go with --images"
+        )
     if sum(kinds) > 1:
-        parser.error("only one of --classical, --mixtures, --checkpoints, --search and --weights can be had at a time")
+        parser.error(
+            "only one of --classical, --latents, --mixtures, --checkpoints, --search and --weights can be had at a time"
+        )
     if args.search is not None and args.search < 1:
         parser.error("--search takes a number of steps, at least 1")
     weights = args.weights or os.environ.get("DGML_WEIGHTS") or "bundled"
@@ -433,9 +504,14 @@ def main() -> None:
     good = True
     try:
         if args.images:
-            kind = next((kind for kind in ("classical", "mixtures", "search") if getattr(args, kind)), SUFFIX[weights])
+            kind = next(
+                (kind for kind in ("classical", "latents", "mixtures", "search") if getattr(args, kind)),
+                SUFFIX[weights],
+            )
             path = result_path(args.images, args.name if args.checkpoints else kind, args.output)
-            if args.mixtures:
+            if args.latents:
+                measure_latents(args.images, path)
+            elif args.mixtures:
                 measure_mixtures(args.images, path)
             elif args.checkpoints:
                 measure_checkpoints(args.images, args.checkpoints, args.name, path)

@@ -218,6 +218,38 @@ def test_a_search_is_measured_beside_the_plain_file(results, tmp_path, monkeypat
     assert plain.keys() == searched.keys() == {"1", "6"}
 
 
+def test_what_the_latents_hold_is_measured_and_reported(results, tmp_path, monkeypatch):
+    codec, folder = random_codec(1), tmp_path / "shots"
+    folder.mkdir()
+    picture(100, 70).save(folder / "one.png")
+    Image.new("RGB", (64, 64), "teal").save(folder / "two.png")
+    monkeypatch.setattr(evaluate, "QUALITIES", (1, 6))
+    monkeypatch.setattr(evaluate, "load_codec", lambda quality, weights: codec)
+    assert run(monkeypatch, "--images", str(folder), "--latents") == 0
+    row = json.loads((results / "shots_latents.json").read_text())["qualities"]["6"]
+    assert (row["N"], row["M"]) == (codec.N, codec.M) and row["live_y"] <= codec.M
+    rows = [evaluate.latent_row(codec, shot)[0] for shot in (picture(100, 70), Image.new("RGB", (64, 64), "teal"))]
+    assert row["bpp_y"] == pytest.approx((rows[0]["bpp_y"] + rows[1]["bpp_y"]) / 2, rel=1e-4)
+
+
+def test_nothing_is_lost_when_z_is_what_its_medians_say():
+    codec = random_codec(1)
+    with torch.no_grad():
+        codec.h_a[-1].weight.zero_()
+        codec.h_a[-1].bias.copy_(codec.entropy_bottleneck._get_medians().flatten())
+    row, symbols = evaluate.latent_row(codec, picture(64, 64))
+    assert row["bpp_y_without_z"] == pytest.approx(row["bpp_y"]) and not symbols["z"].any()
+
+
+def test_the_table_of_latents_weighs_z(tmp_path):
+    row = {"N": 32, "M": 128, "live_y": 60, "live_z": 8, "bpp_y": 0.19, "bpp_z": 0.01, "bpp_y_without_z": 0.219,
+           "mse": 0.002, "mse_unrounded": 0.001}  # fmt: skip
+    measured = {"_command": "python evaluate.py --images shots --latents", "images": ["a"], "qualities": {"3": row}}
+    (tmp_path / "shots_latents.json").write_text(json.dumps(measured))
+    words = evaluate.latent_table(tmp_path / "shots_latents.json")[-1].split()
+    assert words == ["3", "60", "of", "128", "8", "of", "32", "5.00%", "+10.0%", "0.50"]
+
+
 def test_the_gap_between_promise_and_file_is_printed():
     promised, kept = made_up([(0.1, 30.0), (0.2, 32.0)]), made_up([(0.103, 29.5), (0.2, 32.0)])
     assert evaluate.gap_table(promised, kept)[1:] == [
@@ -235,6 +267,7 @@ def test_the_gap_between_promise_and_file_is_printed():
         [],
         ["--images", "bundled", "--report"],
         ["--report", "--classical"],
+        ["--images", "bundled", "--latents", "--mixtures"],
         ["--images", "bundled", "--weights", "best"],
         ["--images", "bundled", "--search", "0"],
         ["--report", "--search", "5"],
