@@ -60,6 +60,7 @@ LOG_EVERY, HOLD_EVERY = 50, 500
 WARM_UP = 100  # steps of rising rate
 TIMED = 40  # steps after which --minutes becomes a number of steps
 Z_FREE, Z_FULL = 1000, 3000  # until the first step the bits of z count nothing, from the second on fully
+ANNEAL = 16  # times λ at the start of a run with --anneal
 AVERAGE = 0.999  # of the averaged weights, how much stays at each step
 MUON = {"lr": 0.01, "weight_decay": 0.05, "momentum": 0.95, "nesterov": True, "adjust_lr_fn": "original"}
 ADAM_LR = 1e-3
@@ -110,7 +111,7 @@ def train(args: argparse.Namespace) -> None:
     progress = resume(run, args, codec, average, optimizers)
     progress.steps = args.steps or progress.steps
     facts = facts_of(args, codec, hashes)
-    objective, *optimizers = accelerator.prepare(Objective(codec, LAMBDA[args.quality]), *optimizers)
+    objective, *optimizers = accelerator.prepare(Objective(codec), *optimizers)
 
     rows, last = [], time.monotonic()
     bar = tqdm(total=progress.steps or None, initial=progress.step, unit="step", disable=not main)
@@ -193,8 +194,9 @@ def one_step(accelerator, objective, optimizers, x: torch.Tensor, args, progress
     random = np.random.default_rng((args.seed, progress.step, accelerator.process_index, 1))
     torch.manual_seed(int(random.integers(2**63)))
     weight = 1.0 if args.init else z_weight(progress.step)
+    lmbda = LAMBDA[args.quality] * lambda_factor(progress.step, args.anneal)
     with accelerator.autocast():
-        loss, row = objective(x, weight, hidden=progress.step < args.hide and random.random() < 0.5)
+        loss, row = objective(x, lmbda, weight, hidden=progress.step < args.hide and random.random() < 0.5)
     for optimizer in optimizers:
         optimizer.zero_grad()
     accelerator.backward(loss)
@@ -234,6 +236,12 @@ def rate_factor(step: int, steps: int, decay: float = 0.5) -> float:
     """Multiplier of the learning rates: a short warm-up, a plateau, a line to zero over the last share ``decay``."""
     falling = (steps - step) / (decay * steps) if decay * steps else 1.0
     return min(1.0, (step + 1) / WARM_UP, falling)
+
+
+def lambda_factor(step: int, steps: int | None) -> float:
+    """Multiplier of λ, which falls from ANNEAL to 1 in ``steps`` steps: where bits count less, new channels of y find
+    their use before the rate silences them."""
+    return ANNEAL ** max(0.0, 1 - step / steps) if steps else 1.0
 
 
 def report(run: Path, facts, codec, average, optimizers, progress: Progress, means, held_out) -> None:
@@ -364,14 +372,14 @@ def as_decoded(codec: Cheng2020Anchor, y: torch.Tensor, hyper: torch.Tensor) -> 
 class Objective(torch.nn.Module):
     """The training loss as a module: gradients of several processes are joined only where its forward makes them."""
 
-    def __init__(self, codec: Cheng2020Anchor, lmbda: float):
+    def __init__(self, codec: Cheng2020Anchor):
         super().__init__()
-        self.codec, self.lmbda = codec, lmbda
+        self.codec = codec
 
     def forward(
-        self, x: torch.Tensor, z_weight: float, hidden: bool = False
+        self, x: torch.Tensor, lmbda: float, z_weight: float, hidden: bool = False
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        row = losses(self.codec, x, self.lmbda, z_weight, hidden)
+        row = losses(self.codec, x, lmbda, z_weight, hidden)
         return row["loss"] + self.codec.entropy_bottleneck.loss(), row
 
 
@@ -653,6 +661,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     start.add_argument("--plant", help="checkpoint of a narrower y, whose pictures are the start")
     add("--rate", type=positive, default=1.0, help="share of the full learning rates; less for a good start")
     add("--decay", type=float, default=0.5, help="share of the run in which the rates fall to zero; 0 keeps them")
+    add("--anneal", type=count, help="steps in which λ comes down from 16 times its value")
     add("--hide", type=int, default=0, help="steps in which every other batch does without the context")
     add("--widths", type=count, nargs=2, metavar=("N", "M"), help="if not those of the bundled checkpoint")
     add("--batch", type=count, default=BATCH)

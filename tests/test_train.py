@@ -252,6 +252,11 @@ def test_the_schedule_counts_steps():
     assert train.rate_factor(40, 0) == 0.41  # --minutes has not chosen the number of steps yet
 
 
+def test_lambda_comes_down_to_its_value():
+    factors = [train.lambda_factor(step, 1000) for step in (0, 500, 1000, 5000)]
+    assert factors == pytest.approx([16, 4, 1, 1]) and train.lambda_factor(0, None) == 1
+
+
 def test_an_attention_block_with_a_wider_input_does_what_it_did():
     torch.manual_seed(0)
     block, x = AttentionBlock(16), torch.randn(1, 16, 12, 12)
