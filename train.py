@@ -53,7 +53,7 @@ from helpers import (
 from mixtures import COMPONENTS, latents, likelihoods, new_head
 from priors import HEADS, fit
 
-PATCH, BATCH = 128, 8
+PATCH, BATCH = 256, 2  # a side of z is a 64th: in patches of 128 pixels no position of z has all its neighbours
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
 HELD_OUT_SIZE = 256  # held-out loss: the central square of each
 LOG_EVERY, HOLD_EVERY = 50, 500
@@ -196,7 +196,7 @@ def one_step(accelerator, objective, optimizers, x: torch.Tensor, args, progress
     weight = 1.0 if args.init else z_weight(progress.step)
     lmbda = LAMBDA[args.quality] * lambda_factor(progress.step, args.anneal)
     with accelerator.autocast():
-        loss, row = objective(x, lmbda, weight, hidden=progress.step < args.hide and random.random() < 0.5)
+        loss, row = objective(x, lmbda, weight)
     for optimizer in optimizers:
         optimizer.zero_grad()
     accelerator.backward(loss)
@@ -313,9 +313,7 @@ class Patches:
 # ---------------------------------------------------------------- the loss
 
 
-def losses(
-    codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: float = 1.0, hidden: bool = False
-) -> dict[str, torch.Tensor]:
+def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: float = 1.0) -> dict[str, torch.Tensor]:
     """Rate and distortion of a training batch ``x`` (B, 3, H, W) in [0, 1].
 
     Returns ``bpp`` (bits per pixel of y and z), ``bpp_z`` (of z alone), ``mse`` and ``loss`` = lmbda * 255**2 * mse +
@@ -323,7 +321,7 @@ def losses(
     The rate is that of latents with uniform noise, a differentiable stand-in for rounding (Balle et al., ICLR 2017);
     h_s and g_s see rounded latents, whose gradient is passed straight through.
     Once z counts fully, the context is what a decoder will have, and the scales learn from the symbols that are really
-    coded.  ``hidden`` puts zeros in place of the context, so that z has to say what the neighbours would.
+    coded.
     """
     gaussian, settled = codec.gaussian_conditional, z_weight == 1
     y = codec.g_a(x)
@@ -335,7 +333,7 @@ def losses(
         z_hat = quantize_ste(z - medians) + medians
     hyper = codec.h_s(z_hat)
     seen = y + (as_decoded(codec, y, hyper) - y).detach() if settled else gaussian.quantize(y, "noise")
-    context = codec.context_prediction(seen) * (not hidden)
+    context = codec.context_prediction(seen)
     scales, means = codec.entropy_parameters(torch.cat((hyper, context), dim=1)).float().chunk(2, 1)
     with torch.autocast(x.device.type, enabled=False):
         _, y_likelihoods = gaussian(y, scales.detach() if settled else scales, means)
@@ -376,10 +374,8 @@ class Objective(torch.nn.Module):
         super().__init__()
         self.codec = codec
 
-    def forward(
-        self, x: torch.Tensor, lmbda: float, z_weight: float, hidden: bool = False
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        row = losses(self.codec, x, lmbda, z_weight, hidden)
+    def forward(self, x: torch.Tensor, lmbda: float, z_weight: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        row = losses(self.codec, x, lmbda, z_weight)
         return row["loss"] + self.codec.entropy_bottleneck.loss(), row
 
 
@@ -662,7 +658,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--rate", type=positive, default=1.0, help="share of the full learning rates; less for a good start")
     add("--decay", type=float, default=0.5, help="share of the run in which the rates fall to zero; 0 keeps them")
     add("--anneal", type=count, help="steps in which λ comes down from 16 times its value")
-    add("--hide", type=int, default=0, help="steps in which every other batch does without the context")
     add("--widths", type=count, nargs=2, metavar=("N", "M"), help="if not those of the bundled checkpoint")
     add("--batch", type=count, default=BATCH)
     add("--patch", type=count, default=PATCH, help="side of the square patches in pixels, a multiple of 64")

@@ -213,7 +213,7 @@ def test_a_gradient_that_is_not_finite_is_skipped(photographs, tmp_path, small, 
 
 def test_patches_depend_on_seed_step_and_process_alone():
     photographs = [np.random.default_rng(0).integers(0, 256, (200, 150, 3), dtype=np.uint8)]
-    one, same, other = (train.Patches(photographs, seed) for seed in (0, 0, 1))
+    one, same, other = (train.Patches(photographs, seed, 128) for seed in (0, 0, 1))
     assert torch.equal(one.batch(3), same.batch(3))
     assert not torch.equal(one.batch(3), other.batch(3)) and not torch.equal(one.batch(3), one.batch(3, process=1))
     assert one.batch(3).shape == (train.BATCH, 3, 128, 128) and one.batch(3).min() >= 0 and one.batch(3).max() <= 1
@@ -222,8 +222,8 @@ def test_patches_depend_on_seed_step_and_process_alone():
 def test_patches_are_cut_from_the_photographs():
     """A photograph whose pixels count upwards tells where a patch comes from."""
     photograph = np.arange(140 * 130 * 3, dtype=np.uint32).reshape(140, 130, 3)
-    patches = train.Patches([np.zeros((150, 160, 3), np.uint8), (photograph // 220).astype(np.uint8)], seed=0)
-    found = [x for step in range(8) for x in patches.batch(step) * 255 if x.max() > 0]
+    patches = train.Patches([np.zeros((150, 160, 3), np.uint8), (photograph // 220).astype(np.uint8)], 0, 128)
+    found = [x for step in range(8) for x in patches.batch(step, 8) * 255 if x.max() > 0]
     rows = np.lib.stride_tricks.sliding_window_view((photograph // 220).astype(np.uint8)[:, :, 0], (128, 128))
     assert found
     for x in found:
