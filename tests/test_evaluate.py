@@ -16,6 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import bitstream
 import evaluate
+import report
 from helpers import ROOT
 
 
@@ -246,13 +247,13 @@ def test_the_table_of_latents_weighs_z(tmp_path):
            "mse": 0.002, "mse_unrounded": 0.001}  # fmt: skip
     measured = {"_command": "python evaluate.py --images shots --latents", "images": ["a"], "qualities": {"3": row}}
     (tmp_path / "shots_latents.json").write_text(json.dumps(measured))
-    words = evaluate.latent_table(tmp_path / "shots_latents.json")[-1].split()
+    words = report.latent_table(tmp_path / "shots_latents.json")[-1].split()
     assert words == ["3", "60", "of", "128", "8", "of", "32", "5.00%", "+10.0%", "0.50"]
 
 
 def test_the_gap_between_promise_and_file_is_printed():
     promised, kept = made_up([(0.1, 30.0), (0.2, 32.0)]), made_up([(0.103, 29.5), (0.2, 32.0)])
-    assert evaluate.gap_table(promised, kept)[1:] == [
+    assert report.gap_table(promised, kept)[1:] == [
         "      1  +3.00% bytes  -0.50 dB",
         "      2  +0.00% bytes  +0.00 dB",
     ]
