@@ -46,7 +46,7 @@ QUALITIES = range(1, 7)
 # CompressAI's values for mean squared error, loss = lambda * 255**2 * MSE + bpp.
 LAMBDA = dict(zip(QUALITIES, (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)))
 # N, the width where pixels are many, and M, the width of y.
-BUNDLED_WIDTHS = dict(zip(QUALITIES, 3 * [(32, 32)] + 3 * [(48, 48)]))
+BUNDLED_WIDTHS = dict(zip(QUALITIES, 3 * [(32, 128)] + 3 * [(48, 192)]))
 Z_TABLE = "entropy_bottleneck.frequencies"
 CONTEXT = "context_prediction.weight"
 HUB_NAME = re.compile(r"[\w.-]*\w/\w[\w.-]*", re.ASCII)  # owner/name
@@ -76,9 +76,10 @@ if os.environ.get("DGML_FIGURES") == "svg":  # what the site's build asks for; s
 class DeepAnchor(Cheng2020Anchor):
     """The layers of ``cheng2020-anchor`` (Cheng et al., CVPR 2020) with a width for each depth.
 
-    N channels at a half to an eighth of the resolution, where nearly all multiply-adds are, and in z; M channels in y,
-    in what predicts y, and in g_s up to its first upsampling.  A wide y needs a wide first block behind it: with N
-    channels there g_s squeezes whatever y holds into N numbers for 256 pixels.  With N = M it is CompressAI's codec.
+    N channels at a half to an eighth of the resolution, where nearly all multiply-adds of the transforms are, and in
+    z; M channels in y, in what predicts y, and in g_s up to its first upsampling.  A wide y needs a wide first block
+    behind it: with N channels there g_s squeezes whatever y holds into N numbers for 256 pixels.  With N = M it is
+    CompressAI's codec.
     """
 
     def __init__(self, N: int, M: int):

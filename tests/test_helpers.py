@@ -338,7 +338,7 @@ def test_an_unknown_setting_is_refused(monkeypatch):
 
 
 def test_a_checkpoint_of_another_width_is_refused():
-    with pytest.raises(ValueError, match=r"widths \(32, 32\) \(N, M\), not \(48, 48\)") as raised:
+    with pytest.raises(ValueError, match=r"widths \(32, 128\) \(N, M\), not \(48, 48\)") as raised:
         load_checkpoint(Cheng2020Anchor(48), checkpoint_path(3, "bundled"))
     one_line(raised)
 
@@ -360,16 +360,16 @@ def test_a_damaged_or_missing_checkpoint_is_refused(length, monkeypatch, tmp_pat
     ("h_a.0.bias", lambda t: t.fill_(float("nan")), "holds what is no number"),
     ("g_s.0.conv2.weight", lambda t: t.fill_(float("inf")), "holds what is no number"),
     (helpers.CONTEXT, lambda t: t[:, :, :11].contiguous(), "no checkpoint of this codec"),
-    (helpers.CONTEXT, lambda t: torch.zeros(64, 32, 30), "no checkpoint of this codec"),
+    (helpers.CONTEXT, lambda t: torch.zeros(256, 128, 30), "no checkpoint of this codec"),
 ])  # fmt: skip
 def test_a_checkpoint_with_one_wrong_tensor_is_refused(name, spoil, says, tmp_path):
     tensors = helpers.read_checkpoint(checkpoint_path(3, "bundled"))
     tensors[helpers.CONTEXT] = tensors[helpers.CONTEXT].flatten(2)[:, :, :12].contiguous()
     save_file(tensors, tmp_path / "sound.safetensors")
-    load_checkpoint(Cheng2020Anchor(32), tmp_path / "sound.safetensors")
+    load_checkpoint(DeepAnchor(32, 128), tmp_path / "sound.safetensors")
     save_file(tensors | {name: spoil(tensors[name])}, tmp_path / "spoiled.safetensors")
     with pytest.raises(ValueError, match=says) as raised:
-        load_checkpoint(Cheng2020Anchor(32), tmp_path / "spoiled.safetensors")
+        load_checkpoint(DeepAnchor(32, 128), tmp_path / "spoiled.safetensors")
     assert "spoiled.safetensors" in one_line(raised)
 
 

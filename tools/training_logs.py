@@ -18,10 +18,15 @@ for quality, axis in zip(QUALITIES, axes.flat):
         measured = log.dropna(subset="held_out_loss")
         axis.plot(start + measured["seconds"] / 60, measured["held_out_loss"], marker=".", color="black")
         start += log["seconds"].iloc[-1] / 60
+    narrow = [pd.read_csv(path) for path in (ROOT / "checkpoints" / "logs" / "narrow").glob(f"q{quality}*.csv")]
+    if narrow and quality in (3, 6):  # the codecs that these two began from
+        axis.axhline(min(log["best"].min() for log in narrow), color="#555555", linestyle="--", linewidth=1)
     axis.set_title(f"quality {quality}", fontsize=11)
     axis.set_yscale("log")
     axis.minorticks_off()
     low, high = axis.get_ylim()
+    high = max(high, 1.2 * low)
+    axis.set_ylim(low, high)
     axis.set_yticks([low, (low * high) ** 0.5, high], [f"{y:.2f}" for y in (low, (low * high) ** 0.5, high)])
 figure.supxlabel("minutes of training")
 figure.supylabel("held-out loss")
