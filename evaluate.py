@@ -381,27 +381,19 @@ def main() -> None:
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--images", metavar="PICTURES", help="measure on these")
     task.add_argument("--report", action="store_true", help="print tables; exit status 1 if a staircase is broken")
-    parser.add_argument("--classical", action="store_true", help="measure the classical codecs")
-    parser.add_argument("--latents", action="store_true", help="measure what y and z hold and lose")
-    parser.add_argument("--mixtures", action="store_true", help="measure the heads of chapter 14")
-    parser.add_argument("--checkpoints", nargs="+", type=Path, metavar="FILE", help="measure these, of train.py")
-    parser.add_argument("--search", type=int, metavar="STEPS", help="measure what a search of the encoder brings")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there, also over a result that is there")
     parser.add_argument("--name", default="checkpoints", help="of the result of --checkpoints")
-    parser.add_argument("--weights", choices=tuple(SUFFIX), help="by default what DGML_WEIGHTS says, else bundled")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--classical", action="store_true", help="measure the classical codecs")
+    what.add_argument("--latents", action="store_true", help="measure what y and z hold and lose")
+    what.add_argument("--mixtures", action="store_true", help="measure the heads of chapter 14")
+    what.add_argument("--checkpoints", nargs="+", type=Path, metavar="FILE", help="measure these, of train.py")
+    what.add_argument("--search", type=int, metavar="STEPS", help="measure what a search of the encoder brings")
+    what.add_argument("--weights", choices=tuple(SUFFIX), help="by default what DGML_WEIGHTS says, else bundled")
     args = parser.parse_args()
-    kinds = [
-        bool(kind)
-        for kind in (args.classical, args.latents, args.mixtures, args.checkpoints, args.search, args.weights)
-    ]
+    kinds = (args.classical, args.latents, args.mixtures, args.checkpoints, args.search, args.weights)
     if (any(kinds) or args.output) and not args.images:
-        parser.error(
-            "--classical, --latents, --mixtures, --checkpoints, --search, --weights and --output go with --images"
-        )
-    if sum(kinds) > 1:
-        parser.error(
-            "only one of --classical, --latents, --mixtures, --checkpoints, --search and --weights can be had at a time"
-        )
+        parser.error("all other options go with --images")
     if args.search is not None and args.search < 1:
         parser.error("--search takes a number of steps, at least 1")
     weights = args.weights or os.environ.get("DGML_WEIGHTS") or "bundled"

@@ -60,7 +60,8 @@ def gap_table(estimate: Curve, files: Curve) -> list[str]:
 def latent_table(path: Path) -> list[str]:
     """Lines with what ``--latents`` measured."""
     measured = json.loads(path.read_text(encoding="utf-8"))
-    lines = [f"inside the bundled codecs, {measured['_command'].split()[3]}, {len(measured['images'])} picture(s)"]
+    set_name = path.stem.removesuffix("_latents")
+    lines = [f"inside the bundled codecs, {set_name}, {len(measured['images'])} picture(s)"]
     lines.append("quality  channels of y  of z that vary  z's bits  worth of z, net  error without rounding")
     for quality, row in measured["qualities"].items():
         worth = 100 * (row["bpp_y_without_z"] - row["bpp_y"] - row["bpp_z"]) / row["bpp_y"]

@@ -52,6 +52,7 @@ from helpers import (
 )
 from mixtures import COMPONENTS, latents, likelihoods, new_head
 from priors import HEADS, fit
+from search import has_bfloat16
 
 PATCH, BATCH = 256, 2  # a side of z is a 64th: in patches of 128 pixels no position of z has all its neighbours
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
@@ -70,7 +71,7 @@ HEAD_SIZE, HEAD_BATCH = 512, 4096  # a head's training: the central square of ea
 def orthogonalized(kernel: torch.Tensor, *args, newton_schulz=muon.zeropower_via_newtonschulz, **options):
     """timm's, but not always in bfloat16: on a processor that is twice as fast for wide kernels, and ten times slower
     for narrow ones."""
-    wide = min(kernel.shape[-2:]) >= 256 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    wide = min(kernel.shape[-2:]) >= 256 and has_bfloat16()
     dtype = torch.bfloat16 if kernel.is_cuda or wide else torch.float32
     return newton_schulz(kernel, *args, dtype=dtype, **options)
 
