@@ -79,7 +79,7 @@ def latents(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def parameters(head: nn.Sequential, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Scales, means and weights (B, kM, h, w) each, component after component; the weights of a symbol add up to 1."""
-    scales, means, logits = head(features).chunk(3, dim=1)
+    scales, means, logits = head(features).float().chunk(3, dim=1)
     weights = logits.unflatten(1, (head.k, -1)).softmax(dim=1).flatten(1, 2)
     return scales, means, weights
 
