@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("bitstream.py: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (OSError, RuntimeError, ValueError) as error:
         print(f"bitstream.py: {reason(error)}", file=sys.stderr)
     return 1

@@ -17,7 +17,9 @@ from commandline import read_file, reason
 from helpers import (
     QUALITIES,
     Cheng2020Anchor,
+    find_pictures,
     image_to_tensor,
+    in_words,
     load_codec,
     load_trained,
     place_to_write,
@@ -64,16 +66,23 @@ def run_many(job: Callable, todo: list[tuple[Path, Path]], args: argparse.Namesp
 
 def pairs(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
     """(source, target) of every file that is named or lies in a named folder, at whatever depth; folders are kept."""
-    wanted = {".dgml"} if args.command == "decode" else {*Image.registered_extensions()}
     suffix = ".png" if args.command == "decode" else ".dgml"
     for path in args.paths:
-        sources = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for source in sources:
-            ours = args.out.resolve() in source.resolve().parents  # of an earlier run
-            hidden = source.name.startswith(".")
-            if source == path or (source.is_file() and source.suffix.lower() in wanted and not ours and not hidden):
-                inside = source.relative_to(path) if path.is_dir() else Path(source.name)
-                yield source, args.out / inside.with_suffix(suffix)
+        for source in sources(path, args) if path.is_dir() else [path]:
+            inside = source.relative_to(path) if path.is_dir() else Path(source.name)
+            yield source, args.out / inside.with_suffix(suffix)
+
+
+def sources(folder: Path, args: argparse.Namespace) -> list[Path]:
+    """The pictures in a folder, or its .dgml files, without what an earlier run wrote to an output folder in it."""
+    if args.command == "decode":
+        found = sorted(path for path in folder.rglob("*.dgml") if path.is_file())
+    else:
+        found, left_out = find_pictures(folder)
+        if left_out:
+            tqdm.write(f"left out of {folder}: {in_words(left_out)}", file=sys.stderr)
+    out = args.out.resolve()
+    return found if out == folder.resolve() else [path for path in found if out not in path.resolve().parents]
 
 
 # ---------------------------------------------------------------- one file
@@ -84,6 +93,8 @@ def encode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
     if target.suffix.lower() in Image.registered_extensions():
         raise ValueError(f"{target} is a picture's name, and what is written is none: call it {target.stem}.dgml")
     check_target(source, target)
+    if target.is_file() and target.stat().st_size and not read_file(target).startswith(dgml.MAGIC):
+        raise ValueError(f"{target} is there and is no .dgml file: give OUT another name")
     picture = read_picture(source)
     quality = 0 if args.checkpoint else args.quality or 3
     codec = codec_of(quality, args.checkpoint)
@@ -99,6 +110,10 @@ def decode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
     """Write the picture of a file in the format that the target's suffix names."""
     format_of(target)
     check_target(source, target)
+    if args.out and target.exists():
+        raise ValueError(f"{target} is there already: move it away, or give another --out")
+    if args.original and args.original.resolve() in (target.resolve(), compared(target).resolve()):
+        raise ValueError(f"{args.original} is the original, and would be replaced: give OUT another name")
     original = read_picture(args.original) if args.original else None
     data = read_file(source)
     header = dgml.read(data)

@@ -40,6 +40,7 @@ from tqdm import tqdm
 import bitstream
 import helpers
 import mixtures
+from commandline import reason
 from curves import CLASSICAL, classical_file, point, read_classical
 from helpers import (
     QUALITIES,
@@ -50,6 +51,7 @@ from helpers import (
     load_codec,
     load_trained,
     pad,
+    place_to_write,
     psnr,
     rgb_pictures,
     written_whole,
@@ -373,6 +375,7 @@ def result_path(source: str, kind: str, output: Path | None) -> Path:
         raise ValueError(f"results/{path.name} is there already; --output FILE says where to write, or over what")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise ValueError(f"{path} is a folder, or lies in none")
+    place_to_write(path)
     return path
 
 
@@ -421,8 +424,10 @@ def main() -> None:
         else:
             text, good = report(RESULTS)
             print(text)
+    except KeyboardInterrupt:
+        sys.exit("evaluate.py: stopped; nothing was written")
     except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"evaluate.py: {error}")
+        sys.exit(f"evaluate.py: {reason(error)}")
     sys.exit(0 if good else 1)
 
 

@@ -6,6 +6,7 @@ The reference is ``results/reference_kodak22.json``; any miss makes the exit sta
 DGML_IMAGES names a folder of the Kodak pictures; by default they are downloaded once, like the weights.
 """
 
+import argparse
 import io
 import json
 import math
@@ -150,8 +151,11 @@ def published_codec(quality: int) -> Cheng2020Anchor:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
         good = reproduce()
+    except KeyboardInterrupt:
+        sys.exit("reproduce.py: stopped")
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"reproduce.py: {error}")
     sys.exit(0 if good else 1)

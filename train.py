@@ -32,6 +32,7 @@ from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
 from bitstream import make_z_frequencies
+from commandline import reason
 from helpers import (
     BUNDLED_WIDTHS,
     CONTEXT,
@@ -104,10 +105,8 @@ def train(args: argparse.Namespace) -> None:
     accelerator = Accelerator(mixed_precision=args.precision)
     run = Path(args.run)
     photographs = read_photographs(args.images)
-    main, hashes = accelerator.is_main_process, []
-    if main:
-        run.mkdir(parents=True, exist_ok=True)
-        hashes = write_list(run / "photographs.csv", photographs)
+    hashes = hashes_of(photographs)
+    main = accelerator.is_main_process
     seen = [p for i, (_, p) in enumerate(photographs) if i % HELD_OUT_EVERY]
     patches = Patches(seen, args.seed, args.patch, accelerator.device)
     held_out = [central_square(p).to(accelerator.device) for _, p in photographs[::HELD_OUT_EVERY]]
@@ -117,6 +116,8 @@ def train(args: argparse.Namespace) -> None:
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     progress = resume(run, args, codec, average, optimizers)
     progress.steps = args.steps or progress.steps
+    if main:
+        write_list(run / "photographs.csv", photographs, hashes)
     facts = facts_of(args, codec, hashes)
     objective, *optimizers = accelerator.prepare(Objective(codec), *optimizers)
 
@@ -169,6 +170,8 @@ def plant(codec: Cheng2020Anchor, path: Path, x: torch.Tensor, y_std: float = 2.
     them a signal.  Nothing reads them yet: those weights are zero, but their gradients are not.
     """
     own, narrow = codec.state_dict(), read_checkpoint(path)
+    if widths(narrow)[0] > codec.N or widths(narrow)[1] >= codec.M:
+        raise ValueError(f"{path} is no narrower than N = {codec.N}, M = {codec.M}: --init starts from such a one")
     for name, small in narrow.items():
         if name.startswith(("g_a.", "g_s.")):
             part = own[name][: len(small)]
@@ -187,7 +190,10 @@ def resume(run: Path, args: argparse.Namespace, codec, average, optimizers) -> P
     """Load the state in the run folder, if there is one."""
     if not (run / "state.pt").exists():
         return Progress()
-    saved = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    try:
+        saved = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has many, and long ones
+        raise ValueError(f"{run / 'state.pt'} is damaged ({type(error).__name__}): choose another folder") from None
     if saved["kind"] != kind_of(args.quality, codec):
         raise ValueError(f"{run} holds a run of {saved['kind']}: choose another folder with --run")
     torch.nn.Module.load_state_dict(codec, saved["codec"])
@@ -491,8 +497,8 @@ def make_optimizers(codec: Cheng2020Anchor) -> list[torch.optim.Optimizer]:
 def z_weight(step: int) -> float:
     """How much the bits of z count.
 
-    When they count from the start, z falls silent before h_s has learnt to use it, and stays so (posterior collapse;
-    Bowman et al., CoNLL 2016, found the remedy).
+    When they count from the start, z may fall silent before h_s has learnt to use it (posterior collapse; Bowman et
+    al., CoNLL 2016, let its price rise slowly).  Here that alone did not keep z alive: results/silent_z.json.
     """
     return min(1.0, max(0.0, (step - Z_FREE) / (Z_FULL - Z_FREE)))
 
@@ -556,10 +562,12 @@ def train_prior(args: argparse.Namespace) -> None:
 def start_head(args: argparse.Namespace) -> tuple[Path, Cheng2020Anchor, list[torch.Tensor], dict[str, object]]:
     """An empty run folder, the frozen bundled codec, the padded squares of all photographs, and a head's facts."""
     run = Path(args.run)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "log.csv").unlink(missing_ok=True)
+    if (run / "state.pt").exists():
+        raise ValueError(f"{run} holds a run of a codec: choose another folder with --run")
     photographs = read_photographs(args.images)
-    hashes = write_list(run / "photographs.csv", photographs)
+    hashes = hashes_of(photographs)
+    write_list(run / "photographs.csv", photographs, hashes)
+    (run / "log.csv").unlink(missing_ok=True)
     squares = [pad(central_square(p, HEAD_SIZE)) for _, p in photographs]
     facts = {"quality": args.quality, "step": args.steps, "seed": args.seed, "photographs": list_digest(hashes)}
     return run, load_codec(args.quality, "bundled"), squares, facts
@@ -585,15 +593,19 @@ def read_photographs(source: str) -> list[tuple[str, np.ndarray]]:
     return photographs
 
 
-def write_list(path: Path, photographs: list[tuple[str, np.ndarray]]) -> list[str]:
-    """List the photographs with the SHA-256 of their pixels, and return the hashes."""
-    hashes = [hashlib.sha256(photograph.tobytes()).hexdigest() for _, photograph in photographs]
+def hashes_of(photographs: list[tuple[str, np.ndarray]]) -> list[str]:
+    """The SHA-256 of the pixels of each."""
+    return [hashlib.sha256(photograph.tobytes()).hexdigest() for _, photograph in photographs]
+
+
+def write_list(path: Path, photographs: list[tuple[str, np.ndarray]], hashes: list[str]) -> None:
+    """List the photographs, of a folder that may not be there yet, with the SHA-256 of their pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("name", "sha256", "used"))
         for i, ((name, _), digest) in enumerate(zip(photographs, hashes)):
             writer.writerow((name, digest, "training" if i % HELD_OUT_EVERY else "held out"))
-    return hashes
 
 
 def list_digest(hashes: list[str]) -> str:
@@ -698,9 +710,11 @@ def main() -> None:
     try:
         train_head(args) if args.mixture else train_prior(args) if args.head else train(args)
     except (ValueError, OSError) as error:
-        raise SystemExit(f"train.py: {error}") from None
+        raise SystemExit(f"train.py: {reason(error)}") from None
     except KeyboardInterrupt:
-        raise SystemExit("train.py: stopped; the same command goes on from the last state") from None
+        begun = (Path(args.run) / "state.pt").exists()
+        way = "the same command goes on from the last state" if begun else "there is no state yet"
+        raise SystemExit(f"train.py: stopped; {way}") from None
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
     Path("text.txt").write_text("neither a picture nor a file of ours\n")
     Path("cut.png").write_bytes(Path("cat.png").read_bytes()[:5000])
     Path("old.png").write_bytes(b"old")
-    Path("old.dgml").write_bytes(b"old")
+    Path("old.dgml").write_bytes(b"DGML, old")
     Path("unknown.dgml").write_bytes(repaired(file[:5] + bytes([9]) + file[6:]))
     Path("wrong.dgml").write_bytes(repaired(file[:5] + bytes([2]) + file[6:]))
     Path("folder.png").mkdir()
@@ -183,12 +183,14 @@ def test_a_folder_is_encoded_and_decoded_and_what_fails_is_told(folder, run, cap
     Path("in/deep").mkdir(parents=True)
     for name in ("in/one.png", "in/deep/two.jpg"):
         photograph(40, 30).save(name)
-    for name in ("in/notes.txt", "in/bad.png"):
+    for name in ("in/notes.txt", "in/bad.png", "text.png"):
         Path(name).write_text("no picture")
-    status, output, complaints = run("encode", "in", "cat.png", "--out", "coded", "--quality", "1", "--compare")
+    arguments = ("in", "text.png", "cat.png", "--out", "coded", "--quality", "1", "--compare")
+    status, output, complaints = run("encode", *arguments)
     assert status == 1 and complaints.splitlines() == [
+        "left out of in: bad.png (damaged); notes.txt (no picture)",
         "bitstream.py: 1 of 4 failed",
-        f"  {Path('in/bad.png')} is no picture that Pillow reads",
+        "  text.png is no picture that Pillow reads",
     ]
     assert [line.split(": ")[0] for line in output.splitlines()] == [
         str(Path(f"coded/{name}.dgml")) for name in ("deep/two", "one", "cat")
@@ -235,6 +237,34 @@ def test_nothing_to_do_is_an_error(folder, run):
     Path("void").mkdir()
     status, _, complaints = run("encode", "void", "--out", "coded")
     assert status == 1 and complaints == "bitstream.py: void: there is nothing to encode\n"
+
+
+def test_a_folder_gives_the_pictures_that_chapters_find(folder, run):
+    photograph(40, 30).save("folder.png/scan.photo", "png")
+    Path("folder.png/film.mpg").write_bytes(b"no film")
+    Path("folder.png/.thumbs").mkdir()
+    photograph(40, 30).save("folder.png/.thumbs/t.png")
+    status, output, complaints = run("encode", "folder.png", "--out", "folder.png", "--quality", "1")
+    assert status == 0 and output.startswith("folder.png/scan.dgml: ")
+    assert complaints == "left out of folder.png: .thumbs (hidden); film.mpg (damaged)\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["encode", "cat.png", "text.txt"], "text.txt is there and is no .dgml file: give OUT another name"),
+        (["decode", "cat.dgml", "cat.png", "--original", "cat.png"],
+         "cat.png is the original, and would be replaced: give OUT another name"),
+        (["decode", "cat.dgml", "x.png", "--compare", "--original", "x.compare.png"],
+         "x.compare.png is the original, and would be replaced: give OUT another name"),
+        (["decode", "cat.dgml", "--out", "."], "1 of 1 failed\n  cat.dgml: cat.png is there already: move it away, "
+         "or give another --out"),
+    ],
+)  # fmt: skip
+def test_what_is_no_result_of_ours_is_not_replaced(folder, run, arguments, complaint):
+    before = tree(folder)
+    assert run(*arguments) == (1, "", f"bitstream.py: {complaint}\n")
+    assert tree(folder) == before
 
 
 # ---------------------------------------------------------------- what else it can do
@@ -361,7 +391,7 @@ def test_a_picture_that_is_too_wide(folder, run, recwarn):
     Path("wide.png").write_bytes(png(65536, 1))
     status, _, complaints = run("encode", "wide.png", "old.dgml")
     assert status == 1 and "65536x1 pixels does not fit" in complaints and not list(recwarn)
-    assert Path("old.dgml").read_bytes() == b"old"
+    assert Path("old.dgml").read_bytes() == b"DGML, old"
 
 
 @pytest.mark.parametrize("size", [(14000, 10000), (65535, 65535)])

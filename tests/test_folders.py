@@ -176,7 +176,7 @@ def test_relative_folders_count_from_the_book(tmp_path, monkeypatch):
     for source in ("mine", "./mine"):
         assert load_images(source)["name"][:] == ["a"]
     save(tmp_path / "elsewhere" / "other" / "c.png")
-    assert f"did you mean {tmp_path / 'elsewhere' / 'other'}?" in message("other")
+    assert f"did you mean {tmp_path / 'elsewhere' / 'other'}" in message("other")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load_images("~/elsewhere/other")["name"][:] == ["c"]
 
@@ -322,3 +322,14 @@ def test_pictures_in_memory_are_the_bundled_ones():
     file = io.BytesIO()
     images[2]["image"].save(file, "PNG")
     assert images["name"][:] == ["astronaut", "coffee", "chelsea"] and Image.open(file).size == (451, 300)
+
+
+def test_a_folder_of_the_working_directory_is_never_opened_by_datasets(tmp_path, monkeypatch):
+    (tmp_path / "trips/2024").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(tmp_path / "trips/2024/test1.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.load_dataset", lambda name: pytest.fail("looked up"))
+    with pytest.raises(ValueError, match=r"did you mean .*trips/2024"):
+        load_images("trips/2024")
+    with pytest.raises(ValueError, match=r"there is no .*trips/2025"):
+        load_images("trips/2025")

@@ -439,8 +439,18 @@ def test_a_claim_goes_on_in_any_other_run(settings, img_idx, quality, written_fo
     assert f"quality {quality}" in capsys.readouterr().out
     claim("two is three", np.bool_(False))
     claim("two is three", float("nan") > 0)
-    line = "On this picture or quality the following does not hold: two is three\n"
+    line = "In this run the following does not hold: two is three\n"
     assert capsys.readouterr().out == 2 * line
+
+
+def test_a_claim_never_stops_a_reader(monkeypatch, capsys):
+    for setting in ("DGML_WEIGHTS", "DGML_IMAGES"):
+        monkeypatch.delenv(setting, raising=False)
+    with pytest.raises(AssertionError):
+        opening()("two is three", False)
+    monkeypatch.setenv("JPY_SESSION_NAME", "12_exact_and_fast.ipynb")
+    opening()("two is three", False)
+    assert capsys.readouterr().out == "In this run the following does not hold: two is three\n"
 
 
 def test_what_is_said_has_the_numbers_of_the_run(monkeypatch):
