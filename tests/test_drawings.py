@@ -2,6 +2,7 @@
 
 import io
 import re
+from xml.etree import ElementTree
 
 import drawings
 import matplotlib.pyplot as plt
@@ -120,3 +121,17 @@ def fill(page, theme: str) -> str:
         "return getComputedStyle([...document.querySelectorAll('svg text')].find(t => t.textContent === 'dB')).fill }",
         theme,
     )
+
+
+@pytest.mark.parametrize("interpolation", ["none", "nearest"])
+def test_where_a_picture_lies(pixels, interpolation):
+    with plt.rc_context(SETTINGS):
+        figure, axis = plt.subplots(figsize=(4, 3))
+        axis.imshow(pixels, interpolation=interpolation)
+        file = io.StringIO()
+        figure.savefig(file, format="svg")
+        inches = axis.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+        plt.close(figure)
+    (picture,) = ElementTree.fromstring(file.getvalue()).iter("{http://www.w3.org/2000/svg}image")
+    expected = 72 * inches.x0, 72 * (3 - inches.y1), 72 * inches.x1, 72 * (3 - inches.y0)
+    assert drawings.box(picture) == pytest.approx(expected, abs=1.5)

@@ -159,7 +159,7 @@ def box(picture: ET.Element) -> tuple[float, float, float, float]:
         xs, ys = (e, e + a * w + c * h), (f, f + b * w + d * h)
     else:  # scale(1 -1) translate(0 -h)
         x, y = float(picture.get("x", 0)), -float(picture.get("y", 0))
-        xs, ys = (x, x + w), (y - h, y + h)
+        xs, ys = (x, x + w), (y, y + h)
     return min(xs), min(ys), max(xs), max(ys)
 
 

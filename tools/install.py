@@ -88,7 +88,7 @@ def pip(*arguments):
             if sys.stdout.isatty():
                 width = shutil.get_terminal_size().columns - 1
                 print("\r" + line.strip()[:width].ljust(width), end="", flush=True)
-            elif time.monotonic() - shown > 30 and not line.startswith("WARNING"):
+            elif line.strip() and time.monotonic() - shown > 30 and not line.startswith("WARNING"):
                 shown = time.monotonic()
                 print("   " + line.strip()[:110], flush=True)
     if sys.stdout.isatty():

@@ -26,11 +26,16 @@ window.addEventListener("load", () => {
   window.MathJax?.startup?.promise?.then(fadeAll);
 });
 
-// What was shut before printing is shut again afterwards.
-let opened = [];
+// What was shut before printing is shut again afterwards; paper is light.
+let opened = [], theme = "light";
 window.addEventListener("beforeprint", () => {
+  theme = document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = "light";
   opened = [...document.querySelectorAll("article details:not([open]):not(.hide)")];
   for (const details of opened) details.open = true;
   for (const image of document.images) image.loading = "eager";
 });
-window.addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
+window.addEventListener("afterprint", () => {
+  document.documentElement.dataset.theme = theme;
+  for (const details of opened) details.open = false;
+});
