@@ -146,10 +146,8 @@ def new_codec(args: argparse.Namespace, patches: "Patches") -> Cheng2020Anchor:
     torch.manual_seed(args.seed)
     n, m = args.widths or BUNDLED_WIDTHS[args.quality]
     codec = Cheng2020Attention(n) if args.attention else DeepAnchor(n, m)
-    context = codec.context_prediction
     # The mask does so at the first forward pass, but the averaged weights of most processes never see one.
-    context.weight.data *= context.mask
-    context.weight.register_hook(lambda gradient: gradient * context.mask)
+    codec.context_prediction.weight.data *= codec.context_prediction.mask
     if args.init:
         load_checkpoint(codec, Path(args.init))
         return codec

@@ -257,6 +257,7 @@ def test_masked_taps_get_no_gradient_and_change_no_other_step():
     assert not whole[:, 1::2].any() and whole[:, ::2].all()
     args = argparse.Namespace(seed=0, widths=(16, 16), quality=3, attention=False, init=None, plant=None, batch=1)
     codec = train.new_codec(args, train.Patches([np.full((64, 64, 3), 90, np.uint8)], 0, 64))
+    train.make_optimizers(codec)
     train.Objective(codec)(torch.rand(1, 3, 64, 64), 0.01, 1.0)[0].backward()
     masked = codec.context_prediction.mask == 0
     assert not codec.context_prediction.weight.grad[masked].any()
