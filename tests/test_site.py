@@ -241,10 +241,12 @@ def test_each_figure_is_shown_where_all_are_listed(site):
 @pytest.mark.xdist_group("site")
 @pytest.mark.parametrize("path", [path for path in PAGES if "/" in path])
 def test_symbols_have_hats_and_names_of_code_stand_in_code(path, site):
-    article = BeautifulSoup((site / path).read_text(), "html.parser").select_one("article")
+    page = BeautifulSoup((site / path).read_text(), "html.parser")
+    article = page.select_one("article")
     for tag in article.select("pre, code, .math, svg title, .codec, .text_html"):
         tag.decompose()
-    assert re.findall(r"(?<![\w.])(?:[xyz]_hat|[gh]_[as])(?![\w(])", article.get_text(" ")) == []
+    for place in (article, page.title, page.select_one(".bd-sidebar-primary")):
+        assert re.findall(r"(?<![\w.])(?:[xyz]_hat|[gh]_[as])(?![\w(])", place.get_text(" ")) == []
 
 
 @pytest.mark.xdist_group("site")

@@ -29,7 +29,7 @@ def symbols(text: str) -> str:
 class Symbols(SphinxTransform):
     """As a page is read, before its titles are collected for the table of contents."""
 
-    default_priority = 890
+    default_priority = 870  # Sphinx collects titles at 880
 
     def apply(self) -> None:
         for text in list(self.document.findall(nodes.Text)):
