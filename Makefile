@@ -26,7 +26,7 @@ lint: .venv/ready
 
 # While one works: lint, and the tests that need neither a browser nor the run of a notebook.
 check: lint
-	DGML_FUZZ=200 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" tests
+	OMP_NUM_THREADS=1 DGML_FUZZ=200 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" tests
 
 # Run every chapter and keep its outputs in the notebook: after a change of code or of checkpoints.
 notebooks: .venv/ready
