@@ -28,6 +28,7 @@ from helpers import (
     written_whole,
 )
 
+COMPARED = ".compare.png"  # what --compare adds to a name
 LARGE = 4e6  # pixels: above it, coding takes long enough to say so first
 
 
@@ -81,6 +82,7 @@ def sources(folder: Path, args: argparse.Namespace) -> list[Path]:
         found, left_out = find_pictures(folder)
         if left_out:
             tqdm.write(f"left out of {folder}: {in_words(left_out)}", file=sys.stderr)
+    found = [path for path in found if not path.name.endswith(COMPARED)]
     out = args.out.resolve()
     return found if out == folder.resolve() else [path for path in found if out not in path.resolve().parents]
 
@@ -217,7 +219,7 @@ def side_by_side(original: Image.Image, decoded: Image.Image) -> Image.Image:
 
 
 def compared(target: Path) -> Path:
-    return target.with_name(f"{target.stem}.compare.png")
+    return target.with_name(target.stem + COMPARED)
 
 
 def size_line(data: bytes) -> str:

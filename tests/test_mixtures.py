@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from safetensors import safe_open
 
 import mixtures
-from helpers import image_to_tensor, load_codec, load_images, pad
+from helpers import ROOT, image_to_tensor, load_codec, load_images, pad
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +67,12 @@ def test_more_gaussians_cost_no_more_on_the_photographs(quality):
     heads = (mixtures.load_head(codec, quality, k) for k in mixtures.COMPONENTS)
     sizes = [sum(mixtures.encode_mixtures(codec, head, *one)[0].nbytes for one in coded) for head in heads]
     assert sizes[0] > max(sizes[1:])
+
+
+@pytest.mark.parametrize("quality", mixtures.HEAD_QUALITIES)
+@pytest.mark.parametrize("k", mixtures.COMPONENTS)
+def test_the_chapter_says_how_long_the_heads_were_trained(quality, k):
+    chapter = next((ROOT / "notebooks").glob("14_*.ipynb")).read_text("utf-8")
+    with safe_open(mixtures.head_path(quality, k), "pt") as file:
+        steps = int(file.metadata()["step"])
+    assert f"--steps {steps} " in chapter and f"{steps:,} more steps" in chapter

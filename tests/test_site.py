@@ -104,6 +104,13 @@ CUT = """() => [...document.querySelectorAll('article *')].filter(e => {
     for (let box = e.parentElement; box.tagName !== 'ARTICLE'; box = box.parentElement) if (scrolls(box)) return !told(box)
     return true
 }).map(e => `cut ${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`).slice(0, 5)"""
+# Words of a drawing that reach beyond it.
+CUT_WORDS = """() => [...document.querySelectorAll('svg.drawing text')].filter(word => {
+    const whole = word.ownerSVGElement.getBoundingClientRect(), own = word.getBoundingClientRect()
+    return Math.max(whole.left - own.left, own.right - whole.right) > 2.5
+}).map(word => `cut ${word.textContent}`)"""
+INKS = """() => [['article section > p', 'color'], ['figcaption', 'color'], ['.admonition p', 'color'],
+    ['svg.drawing text', 'fill']].map(([place, kind]) => getComputedStyle(document.querySelector(place))[kind])"""
 THEME_ERRORS = (
     "Got invalid theme mode: . Resetting to auto.",  # the theme's first visit to a host
 )
@@ -172,7 +179,7 @@ def test_a_page_reads_offline_and_is_accessible(path, browser, address):
         wrong += page.evaluate("() => [...document.images].filter(i => !i.alt).map(i => 'no alt text ' + i.src)")
         wrong += page.evaluate(STRETCHED)
         if width == 390:
-            wrong += page.evaluate(CUT)
+            wrong += page.evaluate(CUT) + page.evaluate(CUT_WORDS)
             wrong += [f"text of {size:.1f} pixels" for size in page.evaluate(SIZES) if size < 11]
         wide = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
         wrong += [f"{wide} pixels too wide"] if wide > 0 else []
@@ -274,15 +281,19 @@ def test_pages_say_what_they_are(site):
 
 
 @pytest.mark.xdist_group("site")
-def test_on_paper_answers_are_open_and_the_title_has_its_number(browser, address):
-    page, _ = open_page(browser, address, "notebooks/03_the_forward_pass.html")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_on_paper_answers_are_open_and_the_title_has_its_number(theme, browser, address):
+    page, _ = open_page(browser, address, "notebooks/03_the_forward_pass.html", theme)
     page.emulate_media(media="print")
     page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
     assert page.locator("article h1").is_visible() and page.inner_text("article h1").startswith("3.")
     answers = page.locator("article details:not(.hide)")
     assert answers.count() >= 3 and all(answers.nth(i).locator("p").first.is_visible() for i in range(answers.count()))
     assert not page.locator("#jb-print-docs-body").is_visible() and not page.locator(".bd-sidebar-primary").is_visible()
+    inks = page.evaluate(INKS)
+    assert len(inks) == 4 and all(max(map(int, re.findall(r"\d+", ink)[:3])) < 130 for ink in inks), "dark on white"
     page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("() => document.documentElement.dataset.theme") == theme
     assert page.locator("article details[open]:not(.hide)").count() == 0
     page.close()
 

@@ -198,6 +198,30 @@ def test_a_run_of_another_quality(photographs, tmp_path, small):
         train.train(arguments(photographs, tmp_path / "run", quality=2))
 
 
+def test_a_run_leaves_another_runs_folder_as_it_is(photographs, tmp_path, small):
+    run = tmp_path / "run"
+    train.train(arguments(photographs, run, steps=2))
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    for changed in ({"quality": 2}, {"mixture": 1}, {"head": "scales"}):
+        args = arguments(photographs, run, **changed)
+        with pytest.raises(ValueError, match="choose another folder"):
+            train.train_head(args) if args.mixture else train.train_prior(args) if args.head else train.train(args)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_damaged_state_is_one_line(photographs, tmp_path, small):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/state.pt").write_bytes(b"no state")
+    with pytest.raises(ValueError, match=r"state\.pt is damaged"):
+        train.train(arguments(photographs, tmp_path / "run"))
+
+
+def test_only_a_narrower_codec_is_planted(photographs, tmp_path, small):
+    train.save_checkpoint(Cheng2020Anchor(48), tmp_path / "wide.safetensors", {})
+    with pytest.raises(ValueError, match="is no narrower than"):
+        train.train(arguments(photographs, tmp_path / "run", plant=str(tmp_path / "wide.safetensors"), widths=(16, 32)))
+
+
 def test_a_gradient_that_is_not_finite_is_skipped(photographs, tmp_path, small, monkeypatch):
     real = train.losses
 

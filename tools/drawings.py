@@ -47,15 +47,8 @@ def place(page: BeautifulSoup, path: Path, images: Path) -> dict[str, str]:
     if colours:
         dark = "".join(f"--c{colour}:{in_the_dark(colour)};" for colour in sorted(colours))
         page.head.append("@@colours@@")
-        placed["@@colours@@"] = (
-            f'<style>html[data-theme="dark"]{{{dark}}}@media print{{html[data-theme="dark"]{{{print_back(colours)}}}}}</style>'
-        )
+        placed["@@colours@@"] = f'<style>html[data-theme="dark"]{{{dark}}}</style>'
     return placed
-
-
-def print_back(colours: set[str]) -> str:
-    """Paper is white whatever the theme."""
-    return "".join(f"--c{colour}:#{colour};" for colour in sorted(colours))
 
 
 def drawn(svg: str, name: str, images: Path, to_images: str, colours: set[str]) -> str:
