@@ -301,7 +301,7 @@ def measure_mixtures(source: str, path: Path) -> None:
     pictures, qualities = read_pictures(source), {}
     for quality in mixtures.HEAD_QUALITIES:
         codec = load_codec(quality, "bundled")
-        heads = {k: mixtures.load_head(codec, quality, k) for k in mixtures.COMPONENTS}
+        heads = {k: mixtures.load_mixture(codec, quality, k) for k in mixtures.COMPONENTS}
         sizes = qualities[str(quality)] = {}
         for name, picture in tqdm(pictures.items(), desc=f"quality {quality}", unit="picture"):
             x = pad(image_to_tensor(picture))

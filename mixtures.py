@@ -47,14 +47,14 @@ def new_head(codec: Cheng2020Anchor, k: int) -> nn.Sequential:
     return head
 
 
-def load_head(codec: Cheng2020Anchor, quality: int, k: int) -> nn.Sequential:
+def load_mixture(codec: Cheng2020Anchor, quality: int, k: int) -> nn.Sequential:
     """The bundled head of ``k`` components for quality 3 or 6."""
     head = new_head(codec, k)
-    head.load_state_dict({n: t.float() for n, t in load_file(head_path(quality, k)).items()})
+    head.load_state_dict({n: t.float() for n, t in load_file(mixture_path(quality, k)).items()})
     return head.eval()
 
 
-def head_path(quality: int, k: int):
+def mixture_path(quality: int, k: int):
     return ROOT / "checkpoints" / f"mixture-q{quality}-k{k}.safetensors"
 
 
@@ -91,9 +91,6 @@ def likelihoods(head: nn.Sequential, features: Tensor, y_hat: Tensor) -> Tensor:
     return model.likelihood_lower_bound(model._likelihood(y_hat, scales, means, weights))
 
 
-Coded = tuple[np.ndarray, Tensor, Tensor]
-
-
 @torch.no_grad()
 def walk_mixtures(
     codec: Cheng2020Anchor, head: nn.Sequential, z_hat: Tensor, symbols_at: Callable[..., Tensor]
@@ -118,7 +115,9 @@ def walk_mixtures(
 
 
 @torch.no_grad()
-def encode_mixtures(codec: Cheng2020Anchor, head: nn.Sequential, y: Tensor, z_hat: Tensor) -> Coded:
+def encode_mixtures(
+    codec: Cheng2020Anchor, head: nn.Sequential, y: Tensor, z_hat: Tensor
+) -> tuple[np.ndarray, Tensor, Tensor]:
     """The words of y (1, M, h, w), and with them y_hat (M, h, w) and the bits of every symbol (M, h, w)."""
     encoder, bits = constriction.stream.queue.RangeEncoder(), torch.zeros(y.shape[1:])
 

@@ -79,24 +79,24 @@ class Hyperprior(nn.Module):
         return likelihood[:, 0].detach().numpy()
 
 
-def head_path(name: str, quality: int = QUALITY) -> Path:
+def prior_path(name: str, quality: int = QUALITY) -> Path:
     return ROOT / "checkpoints" / f"prior-q{quality}-{name}.safetensors"
 
 
-def load_head(codec: Cheng2020Anchor, name: str) -> Hyperprior:
+def load_prior(codec: Cheng2020Anchor, name: str) -> Hyperprior:
     """The bundled rung ``scales`` or ``means``, in eval mode."""
     head = Hyperprior(codec.M, name == "means")
-    stored = {key: tensor.float() for key, tensor in load_file(head_path(name)).items()}
+    stored = {key: tensor.float() for key, tensor in load_file(prior_path(name)).items()}
     lacking = dict(head.named_parameters()).keys() - stored.keys() - {"entropy_bottleneck.quantiles"}
     if lacking:
-        raise ValueError(f"{head_path(name)} lacks {min(lacking)}")
+        raise ValueError(f"{prior_path(name)} lacks {min(lacking)}")
     nn.Module.load_state_dict(head, stored, strict=False)  # compressai's own method asks for tables that we do not use
     return head.eval()
 
 
 def load_histograms(largest: int) -> np.ndarray:
     """The probabilities (M, 2 largest + 1) of the integers -largest to largest in each channel of y_hat."""
-    bits = load_file(head_path("histograms"))["bits"].double().numpy()
+    bits = load_file(prior_path("histograms"))["bits"].double().numpy()
     more = largest - bits.shape[1] // 2
     bits = np.pad(bits, ((0, 0), (max(more, 0),) * 2), constant_values=RAREST)
     p = 2.0 ** -(bits[:, -more:more] if more < 0 else bits)
@@ -148,7 +148,7 @@ def gaussians():
 # ---------------------------------------------------------------- training
 
 
-def count(y_hats: list[Tensor]) -> Tensor:
+def bits_of_counts(y_hats: list[Tensor]) -> Tensor:
     """Bits (M, 2 R + 1) of the integers -R to R in each channel, from maps y_hat (1, M, h, w) of many photographs.
 
     Each count starts at a hundredth, so that no symbol is impossible.
@@ -176,7 +176,7 @@ def costs(head: Hyperprior, y_hat: Tensor, z_weight: float = 1.0) -> tuple[Tenso
 def fit(name: str, seen: list[Tensor], held_out: list[Tensor], steps: int, seed: int, log) -> dict[str, Tensor]:
     """The tensors of the rung ``name`` from maps y_hat (1, M, 32, 32); ``log`` takes a row every 50 steps."""
     if name == "histograms":
-        return {"bits": count(seen).half()}
+        return {"bits": bits_of_counts(seen).half()}
     torch.manual_seed(seed)
     head = Hyperprior(seen[0].shape[1], name == "means")
     maps = torch.cat(seen)

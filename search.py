@@ -20,7 +20,7 @@ from helpers import Cheng2020Anchor, image_to_tensor
 STEP = 0.025  # the root mean square of a full step, in units of y; it falls in a straight line to zero
 MOMENTUM = 0.8
 SHARPNESS = 4.0  # of the soft staircase: as it grows, the staircase becomes the true one, and its slope useless
-AT_ONCE = 2**20  # pixels that have their gradients in memory at once
+STRIP = 2**20  # pixels that have their gradients in memory at once
 HALO = 7  # rows of y that a strip sees more, above and below, than it keeps: beyond the reach of g_s and the context
 
 
@@ -62,7 +62,7 @@ def loss_gradient(codec: Cheng2020Anchor, x: Tensor, y_hat: Tensor, hyper: Tenso
     """
     y_hat, means = y_hat.clone().requires_grad_(), torch.empty_like(y_hat)
     (height, width), (h, w) = x.shape[-2:], y_hat.shape[-2:]
-    rows = max(1, AT_ONCE // (256 * w))
+    rows = max(1, STRIP // (256 * w))
     for top in range(0, h, rows):
         first, last = max(0, top - HALO), min(h, top + rows + HALO)
         kept = slice(top - first, min(top + rows, h) - first)

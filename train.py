@@ -137,7 +137,7 @@ def train(args: argparse.Namespace) -> None:
             means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
             bar.set_postfix(loss=f"{means['loss']:.3f}", bpp=f"{means['bpp']:.3f}")
             if main:
-                report(run, facts, codec, average, optimizers, progress, means, held_out)
+                log_and_save(run, facts, codec, average, optimizers, progress, means, held_out)
             rows = []
 
 
@@ -257,7 +257,7 @@ def lambda_factor(step: int, steps: int | None) -> float:
     return ANNEAL ** max(0.0, 1 - step / steps) if steps else 1.0
 
 
-def report(run: Path, facts, codec, average, optimizers, progress: Progress, means, held_out) -> None:
+def log_and_save(run: Path, facts, codec, average, optimizers, progress: Progress, means, held_out) -> None:
     """Write a line of the log, having measured the averaged weights if it is time, and save the state.
 
     ``facts`` go into the header of the best checkpoint.

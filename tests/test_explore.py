@@ -29,8 +29,7 @@ def page_file(tmp_path_factory, browser):
     (folder / "_toc.yml").write_text("format: jb-book\nroot: book/explore\n")
     for path in (*ROOT.glob("*.py"), ROOT / "checkpoints"):
         (folder / path.name).symlink_to(path)
-    ignored = shutil.ignore_patterns("run", "__pycache__")
-    shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static", ignore=ignored)
+    shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
     for name in ("explore.md", "references.bib"):
         shutil.copy(ROOT / "book" / name, folder / "book")
     (folder / "tools").mkdir()

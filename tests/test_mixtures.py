@@ -33,7 +33,7 @@ def photograph():
 @pytest.mark.parametrize("k", mixtures.COMPONENTS)
 def test_the_words_decode_and_are_their_information(photograph, k):
     codec = load_codec(3, "bundled")
-    head = mixtures.load_head(codec, 3, k)
+    head = mixtures.load_mixture(codec, 3, k)
     y, z_hat = mixtures.y_and_z_hat(codec, photograph)
     words, y_hat, bits = mixtures.encode_mixtures(codec, head, y, z_hat)
     assert torch.equal(mixtures.decode_mixtures(codec, head, words, z_hat), y_hat)
@@ -64,7 +64,7 @@ def test_more_gaussians_cost_no_more_on_the_photographs(quality):
     codec = load_codec(quality, "bundled")
     squares = [image_to_tensor(row["image"])[..., :256, 128:384] for row in load_images("bundled")]
     coded = [mixtures.y_and_z_hat(codec, x) for x in squares]
-    heads = (mixtures.load_head(codec, quality, k) for k in mixtures.COMPONENTS)
+    heads = (mixtures.load_mixture(codec, quality, k) for k in mixtures.COMPONENTS)
     sizes = [sum(mixtures.encode_mixtures(codec, head, *one)[0].nbytes for one in coded) for head in heads]
     assert sizes[0] > max(sizes[1:])
 
@@ -73,6 +73,6 @@ def test_more_gaussians_cost_no_more_on_the_photographs(quality):
 @pytest.mark.parametrize("k", mixtures.COMPONENTS)
 def test_the_chapter_says_how_long_the_heads_were_trained(quality, k):
     chapter = next((ROOT / "notebooks").glob("14_*.ipynb")).read_text("utf-8")
-    with safe_open(mixtures.head_path(quality, k), "pt") as file:
+    with safe_open(mixtures.mixture_path(quality, k), "pt") as file:
         steps = int(file.metadata()["step"])
     assert f"--steps {steps} " in chapter and f"{steps:,} more steps" in chapter

@@ -46,7 +46,7 @@ def test_histograms_are_probabilities_for_any_picture(largest):
 
 def test_counting_gives_the_bits_of_the_shares():
     y_hat = torch.tensor([-1.0, 0, 0, 0, 0, 0, 0, 1]).reshape(1, 1, 2, 4)
-    (bits,) = priors.count([y_hat])
+    (bits,) = priors.bits_of_counts([y_hat])
     assert np.allclose(bits, -np.log2(np.array([1, 6, 1]) / 8), atol=0.02)
 
 
@@ -57,8 +57,8 @@ def test_training_lowers_the_bits_and_leaves_what_can_be_loaded(name, y_hat, tmp
     total = [row["held_out_bits_y"] + row["held_out_bits_z"] for row in rows]
     assert len(rows) == 2 and total[1] < total[0]
     save_file(tensors, tmp_path / "head.safetensors")
-    monkeypatch.setattr(priors, "head_path", lambda name: tmp_path / "head.safetensors")
-    head = priors.load_head(DeepAnchor(32, 32), name)
+    monkeypatch.setattr(priors, "prior_path", lambda name: tmp_path / "head.safetensors")
+    head = priors.load_prior(DeepAnchor(32, 32), name)
     with torch.no_grad():
         y_bits, z_bits = priors.costs(head, y_hat)
     assert float(y_bits + z_bits) == pytest.approx(total[1], rel=0.02)
@@ -66,6 +66,6 @@ def test_training_lowers_the_bits_and_leaves_what_can_be_loaded(name, y_hat, tmp
 
 def test_a_file_that_lacks_something_is_refused(tmp_path, monkeypatch):
     save_file({"centre": torch.zeros(1)}, tmp_path / "head.safetensors")
-    monkeypatch.setattr(priors, "head_path", lambda name: tmp_path / "head.safetensors")
+    monkeypatch.setattr(priors, "prior_path", lambda name: tmp_path / "head.safetensors")
     with pytest.raises(ValueError, match="lacks"):
-        priors.load_head(DeepAnchor(32, 32), "means")
+        priors.load_prior(DeepAnchor(32, 32), "means")

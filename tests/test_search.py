@@ -69,7 +69,7 @@ def test_strips_give_the_gradient_of_the_whole(monkeypatch):
     codec = load(1)
     x, y_hat, hyper = latents(codec, photograph(64, 290).rotate(1))
     whole = search.loss_gradient(codec, x, y_hat, hyper, LAMBDA[1])
-    monkeypatch.setattr(search, "AT_ONCE", 256 * 4 * 3)  # three rows of y at once
+    monkeypatch.setattr(search, "STRIP", 256 * 4 * 3)  # three rows of y at once
     strips = search.loss_gradient(codec, x, y_hat, hyper, LAMBDA[1])
     for one, other in zip(whole, strips):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * float(one.abs().max()))

@@ -77,6 +77,7 @@ def test_a_failed_build_is_left_as_it_is(tmp_path):
 
 # ---------------------------------------------------------------- the whole site
 
+NAMES = r"(?<![\w.])(?:[xyz]_hat|[gh]_[as])(?![\w(])"
 PAGES = [f"notebooks/{path.stem}.html" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 PAGES += [f"book/{path.stem}.html" for path in sorted((ROOT / "book").glob("*.md"))] + ["search.html", "genindex.html"]
 VIEWS = [(theme, width) for theme in ("light", "dark") for width in (1280, 390)]
@@ -253,7 +254,11 @@ def test_symbols_have_hats_and_names_of_code_stand_in_code(path, site):
     for tag in article.select("pre, code, .math, svg title, .codec, .text_html"):
         tag.decompose()
     for place in (article, page.title, page.select_one(".bd-sidebar-primary")):
-        assert re.findall(r"(?<![\w.])(?:[xyz]_hat|[gh]_[as])(?![\w(])", place.get_text(" ")) == []
+        assert re.findall(NAMES, place.get_text(" ")) == []
+    read_out = " ".join(
+        tag.get("alt") or tag.get("aria-label") for tag in page.select("article :is(img[alt], svg[aria-label])")
+    )
+    assert re.findall(NAMES, read_out) == []
 
 
 @pytest.mark.xdist_group("site")
@@ -268,12 +273,13 @@ def test_references_are_labelled_by_author_and_year(site):
 @pytest.mark.xdist_group("site")
 def test_pages_say_what_they_are(site):
     said = {}
-    for path in PAGES:
+    for path in [*PAGES, "index.html"]:
         head = BeautifulSoup((site / path).read_text(), "html.parser").head
         metas = {tag.get("property") or tag.get("name"): tag["content"] for tag in head.select("meta[content]")}
         assert metas["og:image"].endswith("/_static/explore/run/share.jpg") and metas["og:title"]
-        assert head.select("link[rel=icon]") or "favicon" in str(head)
+        assert "favicon" in str(head) or path == "index.html"
         said[path] = metas["description"]
+    assert said["index.html"] == said["book/intro.html"]
     assert (site / "_static/explore/run/share.jpg").exists() and all(len(text) > 20 for text in said.values())
     assert len({text for path, text in said.items() if "notebooks" in path}) == len(
         list((ROOT / "notebooks").glob("[0-9]*.ipynb"))

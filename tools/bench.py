@@ -57,15 +57,15 @@ def line(codec: Cheng2020Anchor, pictures) -> str:
     """The means of one codec's figures over the pictures."""
     model, rows = bitstream.entropy_model(codec), []
     for picture in pictures:
-        data, encode = timed(lambda p=picture: bitstream.encode(codec, p))
+        data, encode = median_time(lambda p=picture: bitstream.encode(codec, p))
         header = bitstream.read(data)
-        y_hat, latents = timed(lambda h=header: bitstream.decode_latents(model, h))
-        _, decode = timed(lambda d=data: bitstream.decode(codec, d))
-        by_tables, by_gaussians = information(codec, model, picture)
+        y_hat, latents = median_time(lambda h=header: bitstream.decode_latents(model, h))
+        _, decode = median_time(lambda d=data: bitstream.decode(codec, d))
+        by_tables, by_gaussians = bytes_of_information(codec, model, picture)
         x = helpers.pad(helpers.image_to_tensor(picture))
-        theirs, compress = timed(lambda a=x: codec.compress(a), 1)
-        _, decompress = timed(lambda t=theirs: codec.decompress(**t), 1)
-        _, synthesis = timed(lambda y=y_hat: codec.g_s(torch.from_numpy(y / bitstream.ONE)[None].float()))
+        theirs, compress = median_time(lambda a=x: codec.compress(a), 1)
+        _, decompress = median_time(lambda t=theirs: codec.decompress(**t), 1)
+        _, synthesis = median_time(lambda y=y_hat: codec.g_s(torch.from_numpy(y / bitstream.ONE)[None].float()))
         strings = sum(len(s) for part in theirs["strings"] for s in part)
         stream = header.stream.nbytes
         rows.append((stream / by_tables, stream / by_gaussians, len(data) / by_tables, len(data) / strings,
@@ -74,7 +74,7 @@ def line(codec: Cheng2020Anchor, pictures) -> str:
     return (f"{m[0]:>8.4f} {m[1]:>9.4f} {m[2]:>8.4f} {m[3]:>11.4f} {m[4]:>8.0f} {m[5]:>7.1f} {m[6]:>7.1f} {m[7]:>9.2f} {m[8]:>7.2f}")  # fmt: skip
 
 
-def timed(run, times: int = 3):
+def median_time(run, times: int = 3):
     """What ``run`` gives, and the median of its seconds."""
     seconds = []
     for _ in range(times):
@@ -84,7 +84,7 @@ def timed(run, times: int = 3):
     return result, median(seconds)
 
 
-def information(codec, model, picture) -> tuple[float, float]:
+def bytes_of_information(codec, model, picture) -> tuple[float, float]:
     """Bytes of information of the symbols of a picture: by the stored tables, and with exact Gaussians for y."""
     y, z = bitstream.analysis(codec, helpers.pad(helpers.image_to_tensor(picture)))
     z_hat = bitstream.encode_z(model, z, constriction.stream.queue.RangeEncoder())
@@ -119,8 +119,8 @@ def at_size(quality: int, megapixels: float) -> tuple[float, float, float]:
     codec = helpers.load_codec(quality, "bundled")
     times = 3 if megapixels < 1 else 1
     bitstream.encode(codec, picture.resize((64, 64)))
-    data, encode = timed(lambda: bitstream.encode(codec, picture), times)
-    _, decode = timed(lambda: bitstream.decode(codec, data), times)
+    data, encode = median_time(lambda: bitstream.encode(codec, picture), times)
+    _, decode = median_time(lambda: bitstream.decode(codec, data), times)
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return encode, decode, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

@@ -88,7 +88,7 @@ def draw(folder: Path, picture: Image.Image, facts: list, codec, data: bytes, de
     photograph = wide(picture)
     gridded = np.array(photograph)
     gridded[:: SIZE[1] // 5], gridded[:, :: SIZE[1] // 5] = 255, 255
-    latents = [scaled(m) for m in y[0, dearest[:8]].round().numpy()]
+    latents = [stretched(m) for m in y[0, dearest[:8]].round().numpy()]
     packed = np.frombuffer(zlib.compress(pack(y.round(), z.round()), 9), np.uint8)
     difference = np.abs(np.int16(picture) - np.int16(decoded)).clip(0, 31) * 8
     scales = codec.h_s(z.round()).chunk(2, 1)[0].abs().mean(1)[0].numpy()
@@ -139,7 +139,7 @@ def wide(picture: Image.Image, how=Image.Resampling.LANCZOS) -> Image.Image:
     return picture.crop((0, 0, width, height)).resize(SIZE, how)
 
 
-def scaled(m: np.ndarray) -> np.ndarray:
+def stretched(m: np.ndarray) -> np.ndarray:
     return np.uint8(255 * (m - m.min()) / max(m.max() - m.min(), 1e-6))
 
 
@@ -152,7 +152,9 @@ def heat(values: np.ndarray, colours: str) -> np.ndarray:
 def cosines() -> np.ndarray:
     """The first 4 x 7 of the DCT's 8 x 8 patterns, each in a frame."""
     waves = [np.cos((np.arange(8) + 0.5) * k * np.pi / 8) for k in range(8)]
-    tiles = [[np.pad(scaled(np.outer(waves[v], waves[u])), 1, constant_values=255) for u in range(7)] for v in range(4)]
+    tiles = [
+        [np.pad(stretched(np.outer(waves[v], waves[u])), 1, constant_values=255) for u in range(7)] for v in range(4)
+    ]
     return np.vstack([np.hstack(row) for row in tiles])
 
 
@@ -200,7 +202,7 @@ def gate(axis) -> None:
 
 
 def fall(axis) -> None:
-    """The held-out loss of the codec of quality 3, from its log."""
+    """The training loss of the codec of quality 3, from its first log."""
     logs = sorted((ROOT / "checkpoints/logs").glob("q3*.csv"))
     rows = np.genfromtxt(logs[0], delimiter=",", names=True)
     loss = rows["loss"][3:]

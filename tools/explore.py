@@ -2,7 +2,7 @@
 
 A Sphinx extension.  A page says ``<div class="explore-part" data-part="NAME"></div>``, which shows nothing where a
 notebook is opened elsewhere; here it is filled.  What is shown is made once for each change of what it is made from,
-beside the site's folder, and copied into the site.
+in ``_build/explore``, which a new build of the site leaves alone, and copied into the site.
 """
 
 import hashlib
@@ -35,7 +35,10 @@ from helpers import (
     written_whole,
 )
 
-INPUTS = ("*.py", "tools/explore.py", "tools/cards.py", "checkpoints/cheng2020-anchor-*.safetensors")
+INPUTS = ("*.py", "tools/explore.py", "tools/cards.py", "checkpoints/*.safetensors", "checkpoints/logs/q3*.csv")
+INPUTS += ("book/references.bib",)
+SETTINGS = ("DGML_WEIGHTS", "DGML_IMAGES", "DGML_MEGAPIXELS")
+CACHE = ROOT / "_build" / "explore"
 PARTS = ("codec", "wavefront", "front")
 ROWS, COLUMNS = 6, 10  # of the wavefront's grid
 PLOT_WIDTH, PLOT_HEIGHT = 360, 230
@@ -50,15 +53,18 @@ def setup(app) -> dict:
 
 
 def prepare(app) -> None:
-    """Make the parts, unless they were made from the same files and settings."""
+    """Make the parts, unless they were made from the same files, settings and photograph."""
     if app.builder.name != "html":
         return
-    digest = hashlib.sha256(repr([os.environ.get(f"DGML_{s}") for s in ("WEIGHTS", "IMAGES")]).encode())
+    images, index = load_images(), default_index()
+    picture = to_rgb(images[index]["image"])
+    digest = hashlib.sha256(repr([os.environ.get(name) for name in SETTINGS]).encode() + picture.tobytes())
     for path in sorted(path for pattern in INPUTS for path in ROOT.glob(pattern)):
         digest.update(path.read_bytes())
-    app.explore = Path(app.outdir).parent / "explore" / digest.hexdigest()[:16]
+    app.explore = CACHE / digest.hexdigest()[:16]
     if not (app.explore / "front.html").exists():
-        make(app.explore)
+        shutil.rmtree(CACHE, ignore_errors=True)  # what an earlier state of the tree showed
+        make(app.explore, images, index)
 
 
 def fill(app, pagename, templatename, context, doctree) -> None:
@@ -84,10 +90,9 @@ def copy(app, exception) -> None:
 
 
 @torch.no_grad()
-def make(folder: Path) -> None:
+def make(folder: Path, images, index: int) -> None:
     """Encode, decode and write the pictures, and the parts of pages that depend on them."""
     folder.mkdir(parents=True, exist_ok=True)
-    images, index = load_images(), default_index()
     picture = to_rgb(images[index]["image"])
     x = image_to_tensor(picture)
     picture.save(folder / "original.webp", quality=95, method=6)
@@ -174,7 +179,7 @@ def codec_part(facts: list[tuple], size: tuple[int, int], dearest: float, what: 
 <figcaption>decoded</figcaption></figure>
 </div>
 <div class="explore-pair">
-<figure>{staircase(facts)}<figcaption>The staircase: a point is a file.</figcaption></figure>
+<figure>{curve_svg(facts)}<figcaption>The staircase: a point is a file.</figcaption></figure>
 <figure><img id="explore-bits" src="{here}bits3.png" alt="Map of the bits of the chosen quality: a bright block of 16 x 16 pixels is a dear one." {shape}>
 <figcaption>Where the bits are: black is 0, white {dearest:.1f} bits per pixel or more.</figcaption></figure>
 </div>
@@ -182,7 +187,7 @@ def codec_part(facts: list[tuple], size: tuple[int, int], dearest: float, what: 
 """
 
 
-def staircase(facts: list[tuple]) -> str:
+def curve_svg(facts: list[tuple]) -> str:
     """The rate-distortion curve as SVG; the rate is on a logarithmic axis."""
     rates, dbs = (np.array([row[i] for row in facts]) for i in (2, 3))
     left, right, top, bottom = 52, PLOT_WIDTH - 20, 20, PLOT_HEIGHT - 48

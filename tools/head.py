@@ -2,6 +2,7 @@
 
 import re
 from html import escape
+from pathlib import Path
 
 import cards
 from docutils import nodes
@@ -9,14 +10,21 @@ from sphinx.application import Sphinx
 
 BOOK = "A learned image codec, opened: from a photograph to a file of a few kilobytes and back, in notebooks that run."
 
+INDEX = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta http-equiv="refresh" content="0; url={first}"><link rel="canonical" href="{address}/{first}">
+{said}
+</head><body><a href="{first}">{title}</a></body></html>
+"""
 
-def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+
+def add_tags(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Description and Open Graph tags; the picture needs the site's address, ``html_baseurl``."""
     title = re.sub("<[^>]+>", "", context.get("title") or app.config.html_title)
     address = app.config.html_baseurl.rstrip("/")
     tags = {
         "og:title": title, "og:type": "article", "og:site_name": app.config.html_title or app.config.project,
-        "og:description": text_of(pagename, doctree), "og:image": f"{address}/_static/explore/run/share.jpg",
+        "og:description": description_of(pagename, doctree), "og:image": f"{address}/_static/explore/run/share.jpg",
         "og:image:alt": "A face three times: the photograph, the codec's file, a JPEG of as many bytes.",
         "og:image:width": "1200", "og:image:height": "630", "og:url": f"{address}/{pagename}.html",
     }  # fmt: skip
@@ -26,7 +34,7 @@ def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctr
     context["metatags"] = context.get("metatags", "") + "\n".join(lines)
 
 
-def text_of(pagename: str, doctree) -> str:
+def description_of(pagename: str, doctree) -> str:
     """The promise of a chapter, the first paragraph of another page."""
     chapter = re.match(r"notebooks/(\d\d)_", pagename)
     if chapter and int(chapter[1]) in cards.CARDS:
@@ -42,6 +50,21 @@ def text_of(pagename: str, doctree) -> str:
     )
 
 
+def write_index(app: Sphinx, exception: Exception | None) -> None:
+    """``index.html``, the site's address, leads to the first page and says of itself what that page says."""
+    if exception or app.builder.name != "html":
+        return
+    first = f"{app.config.root_doc}.html"
+    page = (Path(app.outdir) / first).read_text(encoding="utf-8")
+    said = "\n".join(re.findall(r'<meta (?:name="description"|property="og:|name="twitter:)[^>]*>', page))
+    title = escape(app.config.html_title or app.config.project)
+    index = Path(app.outdir) / "index.html"
+    index.write_text(
+        INDEX.format(first=first, title=title, said=said, address=app.config.html_baseurl.rstrip("/")), encoding="utf-8"
+    )
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("html-page-context", describe)
+    app.connect("html-page-context", add_tags)
+    app.connect("build-finished", write_index)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -11,6 +11,7 @@ import drawings
 import nbformat
 import trim
 from bs4 import BeautifulSoup
+from notation import symbols
 from PIL import Image
 from sphinx.application import Sphinx
 
@@ -37,6 +38,8 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
                 tag[key] = tag[key][: -len("png")] + "webp"
                 if tag.name == "img":
                     set_size(tag, path)
+        for tag in text.select("img[alt]"):
+            tag["alt"] = symbols(tag["alt"])
         placed = drawings.place(text, page, site / "_images")
         trim.page(text)
         html = str(text)
