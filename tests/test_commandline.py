@@ -288,6 +288,7 @@ def test_ones_own_checkpoint(folder, run):
     assert run("decode", "new.dgml", "new.png", "--checkpoint", path)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_process_that_reads_and_writes_pipes(folder):
     def program(*arguments, given=b""):
         command = [sys.executable, str(helpers.ROOT / "bitstream.py"), *arguments]

@@ -20,6 +20,7 @@ def run(monkeypatch) -> object:
     """The exit status, or the line that it ends with."""
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)  # the other tests of this process go on with theirs
     monkeypatch.setenv("HF_HUB_VERBOSITY", "critical")
+    monkeypatch.setattr("sys.argv", ["reproduce.py"])
     with pytest.raises(SystemExit) as stopped:
         reproduce.main()
     return stopped.value.code

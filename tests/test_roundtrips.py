@@ -29,6 +29,7 @@ pictures = st.builds(
 narrow, wide, tiny, whole, one_more = flat(1, 200), noise(200, 1), noise(1, 1), gradient(64, 64), noise(65, 64)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True, database=None)
 @given(picture=pictures)
 @example(picture=tiny)

@@ -158,6 +158,7 @@ socket.getaddrinfo = unreachable
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "call"),
     [("DGML_WEIGHTS=published", "load_codec(3)"), ("DGML_IMAGES=danjacobellis/kodak", "load_images()")],

@@ -256,7 +256,7 @@ def test_symbols_have_hats_and_names_of_code_stand_in_code(path, site):
     for place in (article, page.title, page.select_one(".bd-sidebar-primary")):
         assert re.findall(NAMES, place.get_text(" ")) == []
     read_out = " ".join(
-        tag.get("alt") or tag.get("aria-label") for tag in page.select("article :is(img[alt], svg[aria-label])")
+        tag.get("alt") or tag.get("aria-label") or "" for tag in page.select("article :is(img[alt], svg[aria-label])")
     )
     assert re.findall(NAMES, read_out) == []
 

@@ -86,7 +86,7 @@ def test_the_check_on_evaluation_pictures_can_fail():
     assert train.list_digest(poisoned) != named_list(CHECKPOINTS[0])
 
 
-@pytest.mark.parametrize("log_every", [1, 2])
+@pytest.mark.parametrize("log_every", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_exactly(photographs, tmp_path, small, monkeypatch, log_every):
     monkeypatch.setattr(train, "LOG_EVERY", log_every)
     train.train(arguments(photographs, tmp_path / "whole"))
@@ -111,6 +111,7 @@ def test_a_killed_run_resumes_exactly(photographs, tmp_path, small, monkeypatch,
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_identical_weights(photographs, tmp_path):
     """Each has its own patches and noise; gradients are joined, and the schedule is that of one process."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
