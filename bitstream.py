@@ -96,10 +96,11 @@ def apply(transform: torch.nn.Module, x: torch.Tensor, unit: int) -> torch.Tenso
     """g_a, h_a or g_s of x (1, C, H, W) without gradients, in strips that bound the memory.
 
     ``unit`` is the side of a pixel of x in pixels of the picture.
-    A strip sees 128 pixels of the picture more above and below than it keeps, which is beyond the reach of all three.
+    A strip sees 192 pixels of the picture more above and below than it keeps, which is beyond the reach of all three,
+    also of those with attention.
     """
     height, width = x.shape[-2:]
-    rows, halo = max(64, AT_ONCE // (width * unit) // 64 * 64) // unit, max(1, 128 // unit)
+    rows, halo = max(64, AT_ONCE // (width * unit) // 64 * 64) // unit, max(1, 192 // unit)
     strips = []
     for top in range(0, height, rows):
         start, end = max(0, top - halo), min(height, top + rows + halo)

@@ -25,13 +25,12 @@ DGML_WEIGHTS=published codes with CompressAI's checkpoints instead of the bundle
 def main() -> int:
     """Do what the arguments say, and return the exit status: 0, or 1 where something failed."""
     args = parse()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal can't show is no failure
     try:
-        if args.command == "info":
-            print(facts(read_file(args.source), args.json))
-            return 0
-        import convert  # and with it torch
-
-        return convert.run(args)
+        status = run(args)
+        sys.stdout.flush()  # a full disk shows here, and not as the interpreter ends
+        return status
     except KeyboardInterrupt:
         print("bitstream.py: stopped", file=sys.stderr)
         return 130
@@ -41,6 +40,15 @@ def main() -> int:
     except (OSError, RuntimeError, ValueError) as error:
         print(f"bitstream.py: {reason(error)}", file=sys.stderr)
     return 1
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.command == "info":
+        print(facts(read_file(args.source), args.json))
+        return 0
+    import convert  # and with it torch
+
+    return convert.run(args)
 
 
 def reason(error: Exception) -> str:

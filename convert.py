@@ -57,6 +57,8 @@ def run_many(job: Callable, todo: list[tuple[Path, Path]], args: argparse.Namesp
             target.parent.mkdir(parents=True, exist_ok=True)
             tqdm.write(job(source, target, args))
             written.add(target)
+        except BrokenPipeError:
+            raise
         except (OSError, RuntimeError, ValueError) as error:
             line = reason(error)
             failed.append(line if str(source) in line else f"{source}: {line}")
@@ -82,9 +84,13 @@ def sources(folder: Path, args: argparse.Namespace) -> list[Path]:
         found, left_out = find_pictures(folder)
         if left_out:
             tqdm.write(f"left out of {folder}: {in_words(left_out)}", file=sys.stderr)
+    ours = [path.name for path in found if path.name.endswith(COMPARED)]
+    if ours:
+        tqdm.write(f"left out of {folder}: {in_words({'named as what --compare writes': ours})}", file=sys.stderr)
     found = [path for path in found if not path.name.endswith(COMPARED)]
     out = args.out.resolve()
-    return found if out == folder.resolve() else [path for path in found if out not in path.resolve().parents]
+    inside = folder.resolve() in out.parents
+    return [path for path in found if out not in path.resolve().parents] if inside else found
 
 
 # ---------------------------------------------------------------- one file
@@ -94,7 +100,7 @@ def encode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
     """Write the file, having decoded it once, and say how large and how good it is."""
     if target.suffix.lower() in Image.registered_extensions():
         raise ValueError(f"{target} is a picture's name, and what is written is none: call it {target.stem}.dgml")
-    check_target(source, target)
+    check_targets(source, target, args)
     if target.is_file() and target.stat().st_size and not read_file(target).startswith(dgml.MAGIC):
         raise ValueError(f"{target} is there and is no .dgml file: give OUT another name")
     picture = read_picture(source)
@@ -111,10 +117,11 @@ def encode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
 def decode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
     """Write the picture of a file in the format that the target's suffix names."""
     format_of(target)
-    check_target(source, target)
+    check_targets(source, target, args)
     if args.out and target.exists():
         raise ValueError(f"{target} is there already: move it away, or give another --out")
-    if args.original and args.original.resolve() in (target.resolve(), compared(target).resolve()):
+    replaced = [target, compared(target)] if args.compare else [target]
+    if args.original and args.original.resolve() in [path.resolve() for path in replaced]:
         raise ValueError(f"{args.original} is the original, and would be replaced: give OUT another name")
     original = read_picture(args.original) if args.original else None
     data = read_file(source)
@@ -146,8 +153,16 @@ def is_pipe(path: Path) -> bool:
     return str(path) == "-"
 
 
-def check_target(source: Path, target: Path) -> None:
+def check_targets(source: Path, target: Path, args: argparse.Namespace) -> None:
     """Errors that are better known before anything is coded than after."""
+    check_target(source, target)
+    if args.compare:
+        check_target(source, compared(target))
+        if compared(target).exists() and not target.exists():
+            raise ValueError(f"{compared(target)} is there, and not from an earlier run: give OUT another name")
+
+
+def check_target(source: Path, target: Path) -> None:
     if is_pipe(target):
         return
     if source.resolve() == target.resolve():
@@ -205,6 +220,7 @@ def format_of(target: Path) -> str:
 def write_file(target: Path, data: bytes) -> None:
     if is_pipe(target):
         sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
         return
     with written_whole(target) as part:
         part.write_bytes(data)
@@ -234,7 +250,9 @@ def keep_memory() -> None:
     By default it hands them back to the system as soon as they are free, and gets the next layer's page by page: a
     third of the time of g_a.
     """
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):
         m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-        ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**30)
-        ctypes.CDLL(None).mallopt(m_trim_threshold, 2**31 - 1)
+        # Older C libraries refuse more than half of a heap, and then the other setting alone would do harm.
+        if libc.mallopt(m_mmap_threshold, 2**30) or libc.mallopt(m_mmap_threshold, 2**25):
+            libc.mallopt(m_trim_threshold, 2**31 - 1)

@@ -62,6 +62,7 @@ RESULTS = helpers.ROOT / "results"
 GAUSSIAN = (0.264621105, 0.212928592, 0.109335373, 0.036011115, 0.009414368)
 SEARCHED = range(3, 7)  # qualities that --search measures
 MS_SSIM_SIDE = 161  # five scales of an 11x11 window need more than 160 pixels
+SSIMULACRA2_SIDE = 8
 
 
 # ---------------------------------------------------------------- measuring
@@ -125,12 +126,13 @@ def score(rate: float, picture: Image.Image, decoded: Image.Image) -> list[float
 
     PSNR over all three colours; None where the pictures are equal, since JSON has no infinity.
     MS-SSIM (Wang et al., Asilomar 2003) is 0 to 1; None for a picture with a side under 161 pixels.
+    SSIMULACRA2 is at most 100; None for a side under 8 pixels, of which it says 100 whatever they show.
     """
     x, x_hat = image_to_tensor(picture), image_to_tensor(decoded)
     db = psnr(x, x_hat)
     large = min(picture.size) >= MS_SSIM_SIDE
     similarity = round(ms_ssim(255 * x, 255 * x_hat, data_range=255).item(), 5) if large else None
-    seen = round(ssimulacra2(picture, decoded), 3)
+    seen = round(ssimulacra2(picture, decoded), 3) if min(picture.size) >= SSIMULACRA2_SIDE else None
     return [round(rate, 5), round(db, 4) if math.isfinite(db) else None, similarity, seen]
 
 
@@ -195,16 +197,16 @@ def measure(source: str, weights: str, classical: bool, path: Path) -> None:
     write_measured(source, todo, path, what, option, packages, libraries if classical else {})
 
 
-def measure_checkpoints(source: str, paths: list[Path], name: str, path: Path) -> None:
+def measure_checkpoints(source: str, paths: list[Path], name: str | None, path: Path) -> None:
     """Measure the files that checkpoints of train.py make, each a codec of one point named by its folder."""
-    names = [path.parent.name for path in paths]
+    names = [path.resolve().parent.name for path in paths]
     if len(set(names)) < len(names):
         raise ValueError("two checkpoints lie in folders of one name")
     for checkpoint in paths:
         last_trained(checkpoint)  # a file that is none stops here, not after minutes
     todo = {n: {"1": partial(through_bitstream, partial(last_trained, p))} for n, p in zip(names, paths)}
     option = "--checkpoints " + " ".join(map(in_the_book, paths))
-    option += "" if name == "checkpoints" else f" --name {name}"
+    option += f" --name {name}" if name else ""
     write_measured(source, todo, path, "whole .dgml files", option, ("torch", "compressai"), {})
 
 
@@ -335,13 +337,20 @@ def read_pictures(source: str) -> dict[str, Image.Image]:
     pictures = {}
     for i, (name, picture) in enumerate(rgb_pictures(helpers.load_images(source, math.inf))):
         pictures[f"{name} ({i})" if name in pictures else name] = picture
+    if not pictures:
+        raise ValueError(f"{source} holds no picture that can be decoded")
     return pictures
 
 
 def command(source: str, option: str) -> str:
     """What made a result. Where a folder lies on this machine is of no use to anybody else."""
-    name = Path(source).resolve().name if Path(source).is_dir() else source
+    name = folder_of(source).name if folder_of(source).is_dir() else source
     return f"python evaluate.py --images {name} {option}".strip()
+
+
+def folder_of(source: str) -> Path:
+    """Where a folder of pictures lies: a relative one counts from the book's own, as in ``load_images``."""
+    return (helpers.ROOT / Path(source).expanduser()).resolve()
 
 
 def in_the_book(path: Path) -> str:
@@ -360,7 +369,6 @@ def write_json(path: Path, content: dict) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     innermost = re.compile(r"\[\s+([^\[\]{}]*?)\s+\]")
     text = innermost.sub(lambda found: "[" + re.sub(r"\n *", " ", found[1]) + "]", text)
-    path.parent.mkdir(exist_ok=True)
     with written_whole(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
 
@@ -370,7 +378,7 @@ def write_json(path: Path, content: dict) -> None:
 
 def result_path(source: str, kind: str, output: Path | None) -> Path:
     """Where a result goes: to ``output``, or to results/<set>_<kind>.json if there is none yet."""
-    path = output or RESULTS / f"{Path(source).resolve().name}_{kind}.json"
+    path = output or RESULTS / f"{folder_of(source).name}_{kind}.json"
     if output is None and path.exists():
         raise ValueError(f"results/{path.name} is there already; --output FILE says where to write, or over what")
     if path.is_dir() or not path.absolute().parent.is_dir():
@@ -385,7 +393,7 @@ def main() -> None:
     task.add_argument("--images", metavar="PICTURES", help="measure on these")
     task.add_argument("--report", action="store_true", help="print tables; exit status 1 if a staircase is broken")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there, also over a result that is there")
-    parser.add_argument("--name", default="checkpoints", help="of the result of --checkpoints")
+    parser.add_argument("--name", help="of the result of --checkpoints, by default checkpoints")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--classical", action="store_true", help="measure the classical codecs")
     what.add_argument("--latents", action="store_true", help="measure what y and z hold and lose")
@@ -397,6 +405,8 @@ def main() -> None:
     kinds = (args.classical, args.latents, args.mixtures, args.checkpoints, args.search, args.weights)
     if (any(kinds) or args.output) and not args.images:
         parser.error("all other options go with --images")
+    if args.name and not args.checkpoints:
+        parser.error("--name goes with --checkpoints")
     if args.search is not None and args.search < 1:
         parser.error("--search takes a number of steps, at least 1")
     weights = args.weights or os.environ.get("DGML_WEIGHTS") or "bundled"
@@ -409,7 +419,7 @@ def main() -> None:
                 (kind for kind in ("classical", "latents", "mixtures", "search") if getattr(args, kind)),
                 SUFFIX[weights],
             )
-            path = result_path(args.images, args.name if args.checkpoints else kind, args.output)
+            path = result_path(args.images, args.name or "checkpoints" if args.checkpoints else kind, args.output)
             if args.latents:
                 measure_latents(args.images, path)
             elif args.mixtures:

@@ -105,7 +105,8 @@ def load_codec(quality: int = 3, weights: str | None = None) -> Cheng2020Anchor:
     ``quality`` is 1 (smallest file) to 6.
     ``weights`` is "bundled" (``checkpoints/``) or "published" (CompressAI's model zoo, downloaded once); by default
     what ``DGML_WEIGHTS`` says, else "bundled".
-    Raises ValueError for another quality or setting, and RuntimeError when the weights can't be had.
+    Raises ValueError for another quality or setting and for a damaged bundled file, and RuntimeError when the
+    published weights can't be had.
     """
     weights = weights or os.environ.get("DGML_WEIGHTS") or "bundled"
     if quality not in QUALITIES:
@@ -153,7 +154,10 @@ def load_checkpoint(codec: Cheng2020Anchor, path: Path) -> None:
         raise ValueError(f"{path} is damaged: {damaged[0]} holds what is no number")
     # The buffers that a file leaves out are constant (masks, bounds) or rebuilt by update() (tables); compressai's own
     # method would ask for them.
-    nn.Module.load_state_dict(codec, stored, strict=False)
+    try:
+        nn.Module.load_state_dict(codec, stored, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is of another architecture: {' '.join(str(error).split())}") from None
     if Z_TABLE in stored:  # the integers that bitstream.py codes z with
         codec.entropy_bottleneck.register_buffer("frequencies", stored[Z_TABLE].int())
 
@@ -252,7 +256,10 @@ def folder_pictures(source: str):
     """
     import datasets
 
-    path = ROOT / Path(source).expanduser()
+    try:
+        path = ROOT / Path(source).expanduser()
+    except RuntimeError as error:  # ~ and the name of nobody
+        raise ValueError(str(error)) from None
     if not path.exists():
         parts = source.split("/")
         if HUB_NAME.fullmatch(source) and not (ROOT / parts[0]).exists() and not Path(parts[0]).exists():
@@ -374,8 +381,9 @@ def open_encoded(row: dict, limit: float = math.inf) -> Image.Image:
         picture.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{Path(row['path'] or 'a picture').name} can't be decoded: {error}") from None
-    picture = ImageOps.exif_transpose(picture)
+    drawn_at, picture = picture.size, upright(picture)
     if native[0] * native[1] > limit:
+        native = native if picture.size == drawn_at else native[::-1]
         picture = to_rgb(picture).resize(scaled(picture.size, limit), Image.Resampling.LANCZOS)
         picture.info["native_size"] = native
     return picture
@@ -394,12 +402,12 @@ def default_index(images=None) -> int:
     return 22 if len(load_images() if images is None else images) > 22 else 0
 
 
-def describe(codec: Cheng2020Anchor, images, img_idx: int, quality: int = 3) -> str:
+def describe(codec: Cheng2020Anchor, images, img_idx: int) -> str:
     """Two lines that say which weights and which picture a chapter runs on."""
     weights = getattr(codec, "source", os.environ.get("DGML_WEIGHTS") or "bundled")
     source = os.environ.get("DGML_IMAGES") or "bundled"
     row = images[img_idx]
-    return (f"weights: {weights}, quality {getattr(codec, 'quality', quality)}, N = {codec.N}, M = {codec.M}\n"
+    return (f"weights: {weights}, quality {getattr(codec, 'quality', 'unknown')}, N = {codec.N}, M = {codec.M}\n"
             f"image: {row['name']}, index {img_idx} of {Path(source).name}, {size_in_words(row['image'])}")  # fmt: skip
 
 
@@ -426,7 +434,10 @@ def opening(codec=None, images=None, img_idx: int = 0, written_for: int = 3) -> 
     if codec is not None:
         print(describe(codec, images, img_idx))
     ours = all((os.environ.get(f"DGML_{name}") or "bundled") == "bundled" for name in ("WEIGHTS", "IMAGES"))
-    committed = ours and not watched() and img_idx == 0 and getattr(codec, "quality", written_for) == written_for
+    whole = most_megapixels() >= 2  # so that no bundled photograph was scaled down
+    committed = (
+        ours and whole and not watched() and img_idx == 0 and getattr(codec, "quality", written_for) == written_for
+    )
 
     def claim(statement: str, holds: bool) -> None:
         if not holds and committed:
@@ -525,7 +536,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     A colour profile is converted to sRGB; one that can't be read is passed over, as browsers do.
     Raises ValueError for floating-point pictures, whose range is unknown.
     """
-    picture = ImageOps.exif_transpose(picture)
+    picture = upright(picture)
     profile = picture.info.get("icc_profile")
     if picture.mode == "F":
         raise ValueError("a floating-point picture has no known range; save it with 8 or 16 bits")
@@ -540,6 +551,14 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGBA":
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The picture as its EXIF data say that the camera was held."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # damaged EXIF data fail in many ways, and the pixels are sound
+        return picture
 
 
 def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:

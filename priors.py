@@ -193,7 +193,7 @@ def fit(name: str, seen: list[Tensor], held_out: list[Tensor], steps: int, seed:
         nn.utils.clip_grad_norm_(head.parameters(), 10.0)
         optimizer.step()
         schedule.step()
-        if step % 50 == 0:
+        if step % 50 == 0 or step == steps:
             head.eval()
             with torch.no_grad():
                 measured = np.mean([[float(cost) for cost in costs(head, y_hat)] for y_hat in held_out], axis=0)

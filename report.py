@@ -36,7 +36,7 @@ def stairs(codec: str, curve: Curve, set_name: str, n: int) -> tuple[bool, list[
     for quality, p in curve.items():
         db = "-" if p["psnr"] is None else f"{p['psnr']:.2f}"
         similarity = "-" if p["ms_ssim"] is None else f"{p['ms_ssim']:.4f}"
-        seen = f"{p['ssimulacra2']:.1f}" if "ssimulacra2" in p else "-"
+        seen = "-" if p.get("ssimulacra2") is None else f"{p['ssimulacra2']:.1f}"
         more, better = (f"{count} of {n}" for count in steps[quality][1:]) if quality in steps else ("", "")
         lines.append(
             f"{quality:>7} {p['bpp']:7.4f} {db:>8} {similarity:>8} {seen:>12} {more:>13} {better:>11}".rstrip()

@@ -114,11 +114,11 @@ def train(args: argparse.Namespace) -> None:
     codec = new_codec(args, patches).to(accelerator.device)
     average, optimizers = deepcopy(codec), make_optimizers(codec)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    progress = resume(run, args, codec, average, optimizers)
+    facts = facts_of(args, codec, hashes)
+    progress = resume(run, facts, codec, average, optimizers)
     progress.steps = args.steps or progress.steps
     if main:
         write_list(run / "photographs.csv", photographs, hashes)
-    facts = facts_of(args, codec, hashes)
     objective, *optimizers = accelerator.prepare(Objective(codec), *optimizers)
 
     rows, last = [], time.monotonic()
@@ -170,6 +170,8 @@ def plant(codec: Cheng2020Anchor, path: Path, x: torch.Tensor, y_std: float = 2.
     own, narrow = codec.state_dict(), read_checkpoint(path)
     if widths(narrow)[0] > codec.N or widths(narrow)[1] >= codec.M:
         raise ValueError(f"{path} is no narrower than N = {codec.N}, M = {codec.M}: --init starts from such a one")
+    if not {name for name in narrow if name.startswith(("g_a.", "g_s."))} <= own.keys():
+        raise ValueError(f"{path} is of another architecture")
     for name, small in narrow.items():
         if name.startswith(("g_a.", "g_s.")):
             part = own[name][: len(small)]
@@ -184,16 +186,22 @@ def kind_of(quality: int, codec: Cheng2020Anchor) -> str:
     return f"quality {quality} ({type(codec).__name__}, N = {codec.N}, M = {codec.M})"
 
 
-def resume(run: Path, args: argparse.Namespace, codec, average, optimizers) -> Progress:
-    """Load the state in the run folder, if there is one."""
+def resume(run: Path, facts: dict[str, object], codec, average, optimizers) -> Progress:
+    """Load the state in the run folder, if there is one; ValueError where it is of another run than ``facts`` say."""
+    if (run / "head.safetensors").exists():
+        raise ValueError(f"{run} holds a head: choose another folder with --run")
     if not (run / "state.pt").exists():
         return Progress()
     try:
         saved = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
     except Exception as error:  # torch has many, and long ones
         raise ValueError(f"{run / 'state.pt'} is damaged ({type(error).__name__}): choose another folder") from None
-    if saved["kind"] != kind_of(args.quality, codec):
+    if saved["kind"] != kind_of(facts["quality"], codec):
         raise ValueError(f"{run} holds a run of {saved['kind']}: choose another folder with --run")
+    if saved.get("photographs") != facts["photographs"]:
+        raise ValueError(f"{run} was trained on other photographs: choose another folder with --run")
+    if saved["codec"].keys() != codec.state_dict().keys():
+        raise ValueError(f"{run} was begun otherwise, with --init or without: choose another folder with --run")
     torch.nn.Module.load_state_dict(codec, saved["codec"])
     torch.nn.Module.load_state_dict(average, saved["average"])
     for optimizer, state in zip(optimizers, saved["optimizers"]):
@@ -275,7 +283,7 @@ def log_and_save(run: Path, facts, codec, average, optimizers, progress: Progres
     stands = {key: value for key, value in asdict(progress).items() if key != "steps"}
     log_line(run / "log.csv", stands | means | held_out_columns)
     with written_whole(run / "state.pt") as part:
-        torch.save({"kind": kind_of(facts["quality"], codec), "progress": asdict(progress),
+        torch.save({"kind": kind_of(facts["quality"], codec), "photographs": facts["photographs"], "progress": asdict(progress),
                     "codec": codec.state_dict(), "average": average.state_dict(),
                     "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, part)  # fmt: skip
 
@@ -330,11 +338,11 @@ def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: floa
     """Rate and distortion of a training batch ``x`` (B, 3, H, W) in [0, 1].
 
     Returns ``bpp`` (bits per pixel of y and z), ``bpp_z`` (of z alone), ``mse`` and ``loss`` = lmbda * 255**2 * mse +
-    bpp (Minnen et al., NeurIPS 2018, eq. 1), in which the bits of z count ``z_weight`` times.
+    bpp (Minnen et al., NeurIPS 2018, eq. 1), in which the bits of z count ``z_weight`` times.  Once they count fully,
+    the bits of the rounded symbols are added, from which the scales learn.
     The rate is that of latents with uniform noise, a differentiable stand-in for rounding (Balle et al., ICLR 2017);
     h_s and g_s see rounded latents, whose gradient is passed straight through.
-    Once z counts fully, the context is what a decoder will have, and the scales learn from the symbols that are really
-    coded.
+    From then on the context is what a decoder will have.
     """
     gaussian, settled = codec.gaussian_conditional, z_weight == 1
     y = codec.g_a(x)
@@ -527,7 +535,7 @@ def train_head(args: argparse.Namespace) -> None:
     def bits_per_position(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         return -likelihoods(head, *batch).log2().sum() / batch[1][:, 0].numel()
 
-    sums = 0.0
+    row = []
     for step in tqdm(range(1, args.steps + 1), unit="step"):
         chosen = torch.randint(y_hat.shape[2], (HEAD_BATCH,))
         with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
@@ -536,12 +544,12 @@ def train_head(args: argparse.Namespace) -> None:
         loss.backward()
         optimizer.step()
         schedule.step()
-        sums += loss.item() / LOG_EVERY
-        if step % LOG_EVERY == 0:
+        row.append(loss.item())
+        if step % LOG_EVERY == 0 or step == args.steps:
             with torch.no_grad():
                 measured = np.mean([float(bits_per_position(pair)) for pair in held_out])
-            log_line(run / "log.csv", {"step": step, "bits": sums, "held_out_bits": float(measured)})
-            sums = 0.0
+            log_line(run / "log.csv", {"step": step, "bits": float(np.mean(row)), "held_out_bits": float(measured)})
+            row = []
     tensors = {name: p.detach().half().contiguous() for name, p in head.named_parameters()}
     facts |= {"components": args.mixture, "held_out_bits": round(float(measured), 3)}
     save_tensors(tensors, run / "head.safetensors", facts)
@@ -558,11 +566,11 @@ def train_prior(args: argparse.Namespace) -> None:
 
 
 def start_head(args: argparse.Namespace) -> tuple[Path, Cheng2020Anchor, list[torch.Tensor], dict[str, object]]:
-    """An empty run folder, the frozen bundled codec, the padded squares of all photographs, and a head's facts."""
+    """The run folder, the frozen bundled codec, the padded squares of all photographs, and a head's facts."""
     run = Path(args.run)
-    if (run / "state.pt").exists():
-        raise ValueError(f"{run} holds a run of a codec: choose another folder with --run")
-    photographs = read_photographs(args.images)
+    if (run / "state.pt").exists() or (run / "head.safetensors").exists():
+        raise ValueError(f"{run} holds another run: choose another folder with --run")
+    photographs = read_photographs(args.images, HEAD_SIZE if args.head else HELD_OUT_SIZE)
     hashes = hashes_of(photographs)
     write_list(run / "photographs.csv", photographs, hashes)
     (run / "log.csv").unlink(missing_ok=True)
@@ -574,15 +582,16 @@ def start_head(args: argparse.Namespace) -> tuple[Path, Cheng2020Anchor, list[to
 # ---------------------------------------------------------------- photographs, checkpoints, logs
 
 
-def read_photographs(source: str) -> list[tuple[str, np.ndarray]]:
-    """Names and pixels (H, W, 3) of a folder or a data set, without those that are too small, which are named.
+def read_photographs(source: str, smallest: int = HELD_OUT_SIZE) -> list[tuple[str, np.ndarray]]:
+    """Names and pixels (H, W, 3) of a folder or a data set, without those with a side under ``smallest``, which are
+    named.
 
     Raises ValueError where fewer than two are left: one is held out.
     """
     photographs = [(name, np.asarray(picture)) for name, picture in rgb_pictures(load_images(source, math.inf))]
-    small = [name for name, photograph in photographs if min(photograph.shape[:2]) < HELD_OUT_SIZE]
+    small = [name for name, photograph in photographs if min(photograph.shape[:2]) < smallest]
     if small:
-        print(f"left out, for want of {HELD_OUT_SIZE} pixels a side: {', '.join(small)}")
+        print(f"left out, for want of {smallest} pixels a side: {', '.join(small)}")
     photographs = [(name, photograph) for name, photograph in photographs if name not in set(small)]
     if len(photographs) < 2:
         raise ValueError(
@@ -665,6 +674,12 @@ def count(text: str) -> int:
     return int(text)
 
 
+def natural(text: str) -> int:
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"at least 0, not {text}")
+    return int(text)
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -686,14 +701,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--batch", type=count, default=BATCH)
     add("--patch", type=count, default=PATCH, help="side of the square patches in pixels, a multiple of 64")
     add("--attention", action="store_true", help="with the attention blocks of the paper; N and M are equal then")
-    add("--mixture", type=int, choices=COMPONENTS, metavar="K",
-        help="no codec, but a head of K Gaussians on the latents of the bundled one (chapter 14)")  # fmt: skip
-    add("--head", choices=HEADS, help="no codec, but a rung of chapter 10 for y of the bundled one")
-    add("--seed", type=int, default=0)
+    head = parser.add_mutually_exclusive_group()
+    head.add_argument("--mixture", type=int, choices=COMPONENTS, metavar="K",
+                      help="no codec, but a head of K Gaussians on the latents of the bundled one (chapter 14)")  # fmt: skip
+    head.add_argument("--head", choices=HEADS, help="no codec, but a rung of chapter 10 for y of the bundled one")
+    add("--seed", type=natural, default=0)
     add("--precision", default="no", choices=("no", "bf16"), help="mixed precision")
     args = parser.parse_args(arguments)
     if (args.mixture or args.head) and (not args.steps or args.steps < LOG_EVERY):
         parser.error(f"{'--mixture' if args.mixture else '--head'} goes with --steps, at least {LOG_EVERY}")
+    codecs_own = [name for name in ("init", "plant", "anneal", "widths", "attention") if getattr(args, name)]
+    if (args.mixture or args.head) and codecs_own:
+        parser.error(f"--{codecs_own[0]} is for a codec, and a head is trained on the bundled one")
     if args.patch % 64 or args.patch > HELD_OUT_SIZE:
         parser.error(f"--patch is a multiple of 64 up to {HELD_OUT_SIZE}, not {args.patch}")
     if not 0 <= args.decay <= 1:

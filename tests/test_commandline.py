@@ -245,7 +245,7 @@ def test_a_folder_gives_the_pictures_that_chapters_find(folder, run):
     Path("folder.png/.thumbs").mkdir()
     photograph(40, 30).save("folder.png/.thumbs/t.png")
     status, output, complaints = run("encode", "folder.png", "--out", "folder.png", "--quality", "1")
-    assert status == 0 and output.startswith("folder.png/scan.dgml: ")
+    assert status == 0 and output.startswith(f"{Path('folder.png/scan.dgml')}: ")
     assert complaints == "left out of folder.png: .thumbs (hidden); film.mpg (damaged)\n"
 
 
@@ -277,6 +277,32 @@ def test_original_and_decoded_side_by_side(folder, run):
     assert both.shape == (70, 188, 3) and (both[:, 90:98] == 255).all()
     assert np.array_equal(both[:, :90], np.asarray(photograph(90, 70)))
     assert np.array_equal(both[:, 98:], np.asarray(decoded))
+
+
+def test_what_compare_would_replace_stays(folder, run):
+    photograph(90, 70).save("new.compare.png")
+    before = tree(folder)
+    for source in ("cat.png", "new.compare.png"):
+        status, _, complaints = run("encode", source, "new.dgml", "--compare")
+        assert status == 1 and "new.compare.png" in complaints and complaints.count("\n") == 1
+    assert tree(folder) == before
+
+
+def test_an_output_folder_may_lie_above(folder, run):
+    photograph(40, 30).save("folder.png/a.png")
+    assert run("encode", "folder.png", "--out", ".", "--quality", "1")[0] == 0
+    assert Path("a.dgml").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_an_output_that_is_full_or_has_no_such_letters(folder):
+    command = [sys.executable, helpers.ROOT / "bitstream.py", "info", "cat.dgml"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+    command[2:] = ["encode", "cat.png", "写真.dgml"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and Path("写真.dgml").exists()
 
 
 def test_ones_own_checkpoint(folder, run):

@@ -25,7 +25,7 @@ def save(path, seed: int = 0, **options) -> None:
 @pytest.fixture(autouse=True)
 def no_hub(monkeypatch):
     def refuse(*args, **kwargs):
-        raise AssertionError("looked up on the hub")
+        pytest.fail("looked up on the hub")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
 
@@ -306,8 +306,8 @@ def test_a_turned_photograph_keeps_its_shape_when_scaled(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     Image.new("RGB", (2500, 1600), "grey").save(tmp_path / "turned.jpg", exif=exif)
-    width, height = load_images(str(tmp_path))[0]["image"].size
-    assert abs(height / width - 2500 / 1600) < 0.002
+    picture = load_images(str(tmp_path))[0]["image"]
+    assert abs(picture.height / picture.width - 2500 / 1600) < 0.002 and picture.info["native_size"] == (1600, 2500)
 
 
 @pytest.mark.parametrize("value", ["two", "0", "-1", "nan"])
@@ -333,3 +333,9 @@ def test_a_folder_of_the_working_directory_is_never_opened_by_datasets(tmp_path,
         load_images("trips/2024")
     with pytest.raises(ValueError, match=r"there is no .*trips/2025"):
         load_images("trips/2025")
+
+
+@pytest.mark.parametrize(("suffix", "exif"), [("png", b"Exif\0\0garbage"), ("webp", b"Exif\0\0II*\0")])
+def test_damaged_exif_data_hide_no_picture(tmp_path, suffix, exif):
+    noise(3).save(tmp_path / f"a.{suffix}", exif=exif, lossless=True)
+    assert np.array_equal(np.asarray(to_rgb(load_images(str(tmp_path))[0]["image"])), np.asarray(noise(3)))

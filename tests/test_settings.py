@@ -72,7 +72,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def no_network(monkeypatch):
     def refuse(*args, **kwargs):
-        raise AssertionError("a test reached for the network")
+        pytest.fail("a test reached for the network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)

@@ -123,7 +123,9 @@ def site(tmp_path_factory):
     if os.environ.get("DGML_SITE"):
         return Path(os.environ["DGML_SITE"]).resolve()
     folder = tmp_path_factory.mktemp("book") / "tree"
-    ignored = shutil.ignore_patterns(".git", ".venv", "_build", "run", "__pycache__", ".pytest_cache", ".ruff_cache")
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", "_build", "runs", "*.part", "__pycache__", ".pytest_cache", ".ruff_cache"
+    )
     shutil.copytree(ROOT, folder, ignore=ignored)
     config = (folder / "_config.yml").read_text()
     assert "execute_notebooks: force" in config
@@ -342,8 +344,10 @@ def test_a_spoiled_page_is_noticed(browser, address, site):
     page = (site / "book/notation.html").read_text()
     spoiled = '<img src="none.png"/><script src="https://example.org/x.js"></script><script>nothing()</script>'
     (site / "book/spoiled.html").write_text(page.replace("</article>", spoiled + "</article>"))
-    page, wrong = open_page(browser, address, "book/spoiled.html")
-    (site / "book/spoiled.html").unlink()
+    try:
+        page, wrong = open_page(browser, address, "book/spoiled.html")
+    finally:
+        (site / "book/spoiled.html").unlink()
     assert any("404" in what and "none.png" in what for what in wrong)
     assert any("asks https://example.org" in what for what in wrong)
     assert any("nothing is not defined" in what for what in wrong)

@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -203,11 +204,40 @@ def test_a_run_leaves_another_runs_folder_as_it_is(photographs, tmp_path, small)
     run = tmp_path / "run"
     train.train(arguments(photographs, run, steps=2))
     before = {path: path.read_bytes() for path in run.iterdir()}
-    for changed in ({"quality": 2}, {"mixture": 1}, {"head": "scales"}):
-        args = arguments(photographs, run, **changed)
-        with pytest.raises(ValueError, match="choose another folder"):
-            train.train_head(args) if args.mixture else train.train_prior(args) if args.head else train.train(args)
+    others = tmp_path / "others"
+    shutil.copytree(photographs, others)
+    Image.new("RGB", (300, 300), "red").save(others / "red.png")
+    for changed in (
+        {"quality": 2},
+        {"mixture": 1},
+        {"head": "scales"},
+        {"images": str(others)},
+        {"init": CHECKPOINTS[0]},
+    ):
+        refused(arguments(photographs, run, **changed))
     assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_head_stays_what_it_is(photographs, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/head.safetensors").write_bytes(b"a head")
+    for changed in ({}, {"mixture": 1}, {"head": "scales"}):
+        refused(arguments(photographs, tmp_path / "run", **changed))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["head.safetensors"]
+
+
+def refused(args):
+    with pytest.raises(ValueError, match="choose another folder"):
+        train.train_head(args) if args.mixture else train.train_prior(args) if args.head else train.train(args)
+
+
+def test_a_rung_leaves_out_what_is_smaller_than_its_maps(tmp_path, small, capsys):
+    random = np.random.default_rng(0)
+    for i, side in enumerate((512, 520, 600, 400)):
+        Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    train.train_prior(arguments(tmp_path, tmp_path / "run", head="scales", steps=2))
+    assert "left out, for want of 512 pixels a side: 3" in capsys.readouterr().out
+    assert (tmp_path / "run/head.safetensors").exists()
 
 
 def test_a_damaged_state_is_one_line(photographs, tmp_path, small):
@@ -221,6 +251,9 @@ def test_only_a_narrower_codec_is_planted(photographs, tmp_path, small):
     train.save_checkpoint(Cheng2020Anchor(48), tmp_path / "wide.safetensors", {})
     with pytest.raises(ValueError, match="is no narrower than"):
         train.train(arguments(photographs, tmp_path / "run", plant=str(tmp_path / "wide.safetensors"), widths=(16, 32)))
+    attention = helpers.ROOT / "checkpoints" / "attention" / "attention-s0" / "best.safetensors"
+    with pytest.raises(ValueError, match="is of another architecture"):
+        train.train(arguments(photographs, tmp_path / "run", plant=str(attention), widths=(16, 32)))
 
 
 def test_a_gradient_that_is_not_finite_is_skipped(photographs, tmp_path, small, monkeypatch):

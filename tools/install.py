@@ -28,6 +28,8 @@ def main():
     if not (3, 10) <= here <= (3, 13):
         found = ".".join(map(str, here))
         sys.exit(f"Python 3.10 to 3.13 is needed, {sys.executable} is {found}; try make PYTHON=python3.12")
+    if (VENV / "ready").exists():
+        remove(OLD)
     if OLD.exists():  # an installation was killed: its environment is half, the one before it is whole
         remove(VENV)
         OLD.rename(VENV)
@@ -69,7 +71,8 @@ def install(arguments):
 
 def wants_cpu_index(arguments):
     """Whether torch comes with CUDA from PyPI, and can be had without."""
-    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64") or "--index-url" in arguments:
+    own_index = any(argument.split("=")[0] in ("--index-url", "-i") for argument in arguments)
+    if own_index or sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         return False
     try:
         urllib.request.urlopen(CPU_INDEX + "/torch/", timeout=SECONDS).close()
