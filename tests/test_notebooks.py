@@ -480,6 +480,7 @@ def test_all_files_agree_on_the_address():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["repository-code"] == url
     assert citation["url"] == f"https://{owner}.github.io/{repository}"
+    assert CONFIG["sphinx"]["config"]["html_baseurl"] == citation["url"]
     for chapter in CHAPTERS:
         source = code_cells(nbformat.read(chapter, as_version=4))[0].source
         assert re.findall(r"git clone .*?(https://\S+)", source) == [url], chapter.name

@@ -16,7 +16,8 @@ function dgmlCoder() {
   // A function that reads the next symbol by a table's borders: symbol i has those from left[i] up to left[i + 1].
   function decoder(words) {
     let next = 2;
-    let [high, low] = [words[0] * 256 + (words[1] >>> 24), words[1] % UNIT]; // of point - lower
+    const [first, second] = [words[0] ?? 0, words[1] ?? 0];
+    let [high, low] = [first * 256 + (second >>> 24), second % UNIT]; // of point - lower
     let range = TOP - 1; // its upper bits
     return (left) => {
       const quotient = (high * UNIT + low) / range; // may be off by its last digit, next to a border: see below

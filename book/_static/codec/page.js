@@ -12,7 +12,7 @@ const dgmlPage = (() => {
   const coder = dgmlCoder();
   let job = 0; // the number of the last one; what belongs to an earlier one is ignored
   let source = null; // the photograph that another quality encodes anew
-  let worker = null, workersQuality = 0;
+  let worker = null, workersQuality = 0, working = false;
   let map = null; // the bits of each position, and what is drawn of them
 
   // ---------------------------------------------------------------- scripts, the worker
@@ -37,9 +37,20 @@ const dgmlPage = (() => {
     worker = new Worker(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
     worker.onmessage = ({ data }) => {
       if (data.error) workersQuality = 0; // perhaps it has no codec now
+      if (data.error || data.done) working = false;
       if (data.job === job) heard(data);
     };
-    worker.onerror = (event) => fail(new Error(`The worker stopped: ${event.message ?? "this browser does not start one here"}.`));
+    worker.onerror = (event) => {
+      stopWorker();
+      fail(new Error(`The worker stopped: ${event.message ?? "this browser does not start one here"}.`));
+    };
+  }
+
+  function stopWorker() {
+    worker?.terminate();
+    worker = null;
+    workersQuality = 0;
+    working = false;
   }
 
   // ---------------------------------------------------------------- from the reader's choice to the worker
@@ -47,10 +58,12 @@ const dgmlPage = (() => {
   // Runs a job: what it throws is shown as one sentence, unless another job has begun.
   async function begin(work) {
     const mine = ++job;
+    if (working) stopWorker(); // nobody waits for the earlier job any more
     show("busy", "Reading the file.");
     $("results").hidden = $("rest").hidden = true;
     stopReplay();
     try {
+      if (!window.DecompressionStream) throw new Error("This browser is too old for the page: it can't unpack the weights.");
       await work(() => { if (mine !== job) throw null; });
     } catch (error) {
       if (mine === job) fail(error);
@@ -60,7 +73,8 @@ const dgmlPage = (() => {
   // A file that was chosen or dropped: a .dgml file begins with its magic, all else should be a picture.
   function open(file) {
     return begin(async (check) => {
-      const head = new TextDecoder("latin1").decode(await file.slice(0, 4).arrayBuffer());
+      const unreadable = () => { throw new Error("This is a folder, or a file that can't be read."); };
+      const head = new TextDecoder("latin1").decode(await file.slice(0, 4).arrayBuffer().catch(unreadable));
       check();
       source = null;
       if (head === "DGML") return decode(new Uint8Array(await file.arrayBuffer()), file.name, check);
@@ -106,6 +120,7 @@ const dgmlPage = (() => {
     $("results").hidden = false;
     const weights = quality === workersQuality ? null : loaded[quality];
     workersQuality = quality;
+    working = true;
     worker.postMessage({ job, kernel: bytesOf(kernel), quality, weights, picture, file });
   }
 
@@ -117,11 +132,16 @@ const dgmlPage = (() => {
     const native = [bitmap.width, bitmap.height];
     const scale = Math.min(1, Math.sqrt(ENCODED / (native[0] * native[1])), SIDE / Math.max(...native));
     const [width, height] = native.map((side) => Math.max(1, Math.floor(side * scale)));
-    if (scale < 1) bitmap = await createImageBitmap(blob, { resizeWidth: width, resizeHeight: height, resizeQuality: "high" }).catch(unreadable);
+    if (scale < 1) {
+      const large = bitmap; // four bytes a pixel, which wait for nobody to collect them
+      bitmap = await createImageBitmap(large, { resizeWidth: width, resizeHeight: height, resizeQuality: "high" }).catch(unreadable);
+      large.close();
+    }
     const context = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d", { willReadFrequently: true });
     context.fillStyle = "#fff";
     context.fillRect(0, 0, width, height);
     context.drawImage(bitmap, 0, 0, width, height);
+    bitmap.close();
     const { data } = context.getImageData(0, 0, width, height);
     return { width, height, data, native: scale < 1 ? native : null };
   }
@@ -164,9 +184,10 @@ const dgmlPage = (() => {
     map.w = w;
     positions.forEach(([row, column], i) => { map.bits[row * w + column] = bits[i]; });
     map.t = t;
+    const mine = map;
     map.frame ??= requestAnimationFrame(() => {
-      map.frame = null;
-      if ($("rest").hidden) onto($("decoded"), drawn(map.t));
+      mine.frame = null;
+      if (mine === map && $("rest").hidden) onto($("decoded"), drawn(map.t));
     });
   }
 
@@ -187,8 +208,8 @@ const dgmlPage = (() => {
     Object.assign(map, { bits, w });
     showMap();
     const bpp = 8 * file.length / (width * height);
-    $("facts").textContent = `${file.length} bytes, ${bpp.toFixed(4)} bpp` + (psnr === null ? "" : `, ${psnr.toFixed(2)} dB`);
-    const scaled = sent.native ? `The photograph had ${sent.native.join("x")} pixels, more than a megapixel: it was scaled to ${width}x${height}. ` : "";
+    $("facts").textContent = `${file.length} bytes, ${bpp.toFixed(4)} bpp` + (psnr === null ? "" : Number.isFinite(psnr) ? `, ${psnr.toFixed(2)} dB` : ", no error");
+    const scaled = sent.native ? `The photograph had ${sent.native.join("x")} pixels, too many for this page: it was scaled to ${width}x${height}. ` : "";
     const header = coder.read(file);
     $("more").textContent = `${scaled}${width}x${height} pixels, quality ${sent.quality}; weights ${header.fingerprint}, checksum of the latents ${header.checksum.toString(16).padStart(8, "0")}.`;
     const rows = times.map(([stage, ms]) => `<tr><th scope="row">${stage}</th><td>${ms.toFixed(0)}</td></tr>`);
@@ -278,6 +299,7 @@ const dgmlPage = (() => {
   }));
   $("replay").addEventListener("click", replay);
   const area = $("area");
+  for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault()); // beside the frame
   for (const kind of ["dragenter", "dragover", "dragleave", "drop"])
     area.addEventListener(kind, (event) => {
       event.preventDefault();

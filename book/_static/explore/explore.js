@@ -132,6 +132,7 @@ function wavefront(part) {
   function stop() {
     clearInterval(timer);
     timer = null;
+    told.setAttribute("aria-live", "polite");
     controls.querySelector("[name=play]").textContent = "play";
   }
 
@@ -141,6 +142,7 @@ function wavefront(part) {
   controls.querySelector("[name=play]").addEventListener("click", (event) => {
     if (timer) return stop();
     event.target.textContent = "stop";
+    told.setAttribute("aria-live", "off"); // or a screen reader would never end
     if (Number(range.value) === last) show(0);
     const slow = matchMedia("(prefers-reduced-motion: reduce)").matches;
     timer = setInterval(() => {
