@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 
 import cards
+from bs4 import BeautifulSoup
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -55,8 +56,9 @@ def write_index(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.name != "html":
         return
     first = f"{app.config.root_doc}.html"
-    page = (Path(app.outdir) / first).read_text(encoding="utf-8")
-    said = "\n".join(re.findall(r'<meta (?:name="description"|property="og:|name="twitter:)[^>]*>', page))
+    page = BeautifulSoup((Path(app.outdir) / first).read_text(encoding="utf-8"), "html.parser")
+    metas = page.select("meta[name=description], meta[property^='og:'], meta[name^='twitter:']")
+    said = "\n".join(map(str, metas))
     title = escape(app.config.html_title or app.config.project)
     index = Path(app.outdir) / "index.html"
     index.write_text(
