@@ -20,6 +20,8 @@ USAGE = """A photograph as a file, and back.
 A single - as IN or OUT stands for the standard input or output; a picture is then a PNG.
 DGML_WEIGHTS=published codes with CompressAI's checkpoints instead of the bundled ones.
 """
+TWO_WAYS = """bitstream.py {0} [options] IN OUT
+       bitstream.py {0} [options] IN [IN ...] --out FOLDER"""
 
 
 def main() -> int:
@@ -63,16 +65,20 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"bitstream.py, version {dgml.VERSION} of the format")
     commands = parser.add_subparsers(dest="command", required=True)
-    encode = commands.add_parser("encode", help="write pictures as .dgml files")
-    encode.add_argument("paths", nargs="+", metavar="IN", type=Path, help="pictures that Pillow reads, and OUT.dgml")
+    encode = commands.add_parser("encode", help="write pictures as .dgml files", usage=TWO_WAYS.format("encode"))
+    encode.add_argument("paths", nargs="+", metavar="IN", type=Path,
+                        help="a picture that Pillow reads, and OUT.dgml; with --out many, or folders of them")  # fmt: skip
     encode.add_argument("--quality", type=int, choices=range(1, 7), help="1 (small) to 6 (good), by default 3")
     encode.add_argument("--search", type=int, default=0, metavar="STEPS",
                         help="look for a better file for so many steps, half a second each for 768x512 pixels; try 30")  # fmt: skip
-    decode = commands.add_parser("decode", help="write the pictures of .dgml files")
-    decode.add_argument("paths", nargs="+", metavar="IN", type=Path, help=".dgml files, and OUT.png or another format")
+    decode = commands.add_parser("decode", help="write the pictures of .dgml files", usage=TWO_WAYS.format("decode"))
+    decode.add_argument("paths", nargs="+", metavar="IN", type=Path,
+                        help="a .dgml file, and OUT.png or another format; with --out many, or folders of them")  # fmt: skip
     decode.add_argument("--original", type=Path, help="the picture that was encoded, to measure the PSNR")
-    for command in (encode, decode):
-        command.add_argument("--out", metavar="FOLDER", type=Path, help="where to write the results of many files")
+    for command, suffix in ((encode, "dgml"), (decode, "png")):
+        command.add_argument(
+            "--out", metavar="FOLDER", type=Path, help=f"folder for the results, each named as its IN with .{suffix}"
+        )
         command.add_argument("--compare", action="store_true", help="also write original and decoded side by side")
         command.add_argument("--checkpoint", metavar="FILE", type=Path, help="a codec of your own, from train.py")
     info = commands.add_parser("info", help="print what a .dgml file says of itself")
