@@ -63,6 +63,8 @@ WARM_UP = 100  # steps of rising rate
 TIMED = 40  # steps after which --minutes becomes a number of steps
 Z_FREE, Z_FULL = 1000, 3000  # until the first step the bits of z count nothing, from the second on fully
 ANNEAL = 16  # times λ at the start of a run with --anneal
+ASLEEP = 0.1  # --wake: a channel of y is idle if its symbols differ more rarely than this from their commonest
+SEEN_ASLEEP = 24  # patches that tell
 AVERAGE = 0.999  # of the averaged weights, how much stays at each step
 MUON = {"lr": 0.01, "weight_decay": 0.05, "momentum": 0.95, "nesterov": True, "adjust_lr_fn": "original"}
 ADAM_LR = 1e-3
@@ -150,6 +152,8 @@ def new_codec(args: argparse.Namespace, patches: "Patches") -> Cheng2020Anchor:
     codec.context_prediction.weight.data *= codec.context_prediction.mask
     if args.init:
         load_checkpoint(codec, Path(args.init))
+        if args.wake:
+            print(f"{wake(codec, patches.batch(0, SEEN_ASLEEP).cpu())} of {m} channels of y began anew")
         return codec
     x = patches.batch(0, 2 * args.batch).cpu()
     if args.plant:
@@ -180,6 +184,35 @@ def plant(codec: Cheng2020Anchor, path: Path, x: torch.Tensor, y_std: float = 2.
     factor = y_std / codec.g_a(x)[:, m:].std()
     last.weight[m:] *= factor
     last.bias[m:] *= factor
+
+
+@torch.no_grad()
+def wake(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 2.0) -> int:
+    """Give the channels of y that are all but constant on ``x`` a fresh start, and return how many they are.
+
+    Rate pressure has silenced them, and nothing else wakes them.  Each gets fresh features with a standard deviation of
+    ``y_std``, which the entropy model expects.  As in :func:`plant` nothing reads them yet.
+    """
+    symbols = codec.g_a(x).round().transpose(0, 1).flatten(1)
+    idle = (symbols != symbols.mode(dim=1, keepdim=True).values).float().mean(1) < ASLEEP
+    if not idle.any():
+        return 0
+    last, second = codec.g_a[-1], codec.g_s[1]
+    fresh = deepcopy(last)
+    fresh.reset_parameters()
+    last.weight[idle], last.bias[idle] = fresh.weight[idle], 0.0
+    y = codec.g_a(x)[:, idle]
+    factor = y_std / y.std((0, 2, 3))
+    last.weight[idle] *= factor.reshape(-1, 1, 1, 1)
+    last.bias[idle] = -factor * y.mean((0, 2, 3))
+    # The second block too: the first adds to y, and hands it on.
+    readers = (codec.g_s[0].conv1, second.subpel_conv[0], second.upsample[0], codec.h_a[0], codec.context_prediction)
+    for reader in readers:
+        reader.weight[:, idle] = 0
+    predicted = codec.entropy_parameters[-1]
+    for weight, bias, value in zip(predicted.weight.chunk(2), predicted.bias.chunk(2), (y_std, 0.0)):  # scales, means
+        weight[idle], bias[idle] = 0, value
+    return int(idle.sum())
 
 
 def kind_of(quality: int, codec: Cheng2020Anchor) -> str:
@@ -694,6 +727,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--init", help="checkpoint to start from, of a neighbouring quality")
     start.add_argument("--plant", help="checkpoint of a narrower y, whose pictures are the start")
+    add("--wake", action="store_true", help="begin anew with those channels of y that --init leaves idle")
     add("--rate", type=positive, default=1.0, help="share of the full learning rates; less for a good start")
     add("--decay", type=float, default=0.5, help="share of the run in which the rates fall to zero; 0 keeps them")
     add("--anneal", type=count, help="steps in which λ comes down from 16 times its value")
@@ -710,9 +744,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if (args.mixture or args.head) and (not args.steps or args.steps < LOG_EVERY):
         parser.error(f"{'--mixture' if args.mixture else '--head'} goes with --steps, at least {LOG_EVERY}")
-    codecs_own = [name for name in ("init", "plant", "anneal", "widths", "attention") if getattr(args, name)]
+    codecs_own = [name for name in ("init", "plant", "wake", "anneal", "widths", "attention") if getattr(args, name)]
     if (args.mixture or args.head) and codecs_own:
         parser.error(f"--{codecs_own[0]} is for a codec, and a head is trained on the bundled one")
+    if args.wake and (args.attention or not args.init):
+        parser.error("--wake goes with --init, and not with --attention")
     if args.patch % 64 or args.patch > HELD_OUT_SIZE:
         parser.error(f"--patch is a multiple of 64 up to {HELD_OUT_SIZE}, not {args.patch}")
     if not 0 <= args.decay <= 1:

@@ -292,6 +292,22 @@ def test_patches_are_cut_from_the_photographs():
         assert any((rows == patch).all((2, 3)).any() for patch in turned)
 
 
+@torch.no_grad()
+def test_idle_channels_wake_without_a_change_of_the_picture():
+    x = helpers.image_to_tensor(helpers.load_images()[0]["image"])[..., :256, :256]
+    codec = helpers.load_trained(helpers.checkpoint_path(3, "bundled"))
+    silenced = slice(5, 9)
+    codec.g_a[-1].weight[silenced], codec.g_a[-1].bias[silenced] = 0, 0.2
+    y, before = codec.g_a(x), codec(x)["x_hat"]
+    woken = train.wake(codec, x)
+    again, after = codec.g_a(x), codec(x)
+    assert 4 <= woken == int((again != y).any(dim=(0, 2, 3)).sum()) < codec.M
+    assert torch.allclose(again[:, silenced].std((0, 2, 3)), torch.tensor(2.0), rtol=1e-3)
+    assert helpers.psnr(x, after["x_hat"]) == pytest.approx(helpers.psnr(x, before), abs=0.1)
+    assert -after["likelihoods"]["y"][:, silenced].log2().mean() < 5
+    assert train.wake(codec, x) == 0
+
+
 def test_a_planted_codec_makes_the_narrow_ones_pictures():
     torch.manual_seed(0)
     path, x = helpers.checkpoint_path(3, "bundled"), torch.rand(2, 3, 64, 64)
@@ -313,7 +329,9 @@ def test_masked_taps_get_no_gradient_and_change_no_other_step():
     whole = train.orthogonalized(kernel, **options)
     assert torch.allclose(whole[:, ::2], train.orthogonalized(kernel[:, ::2], **options), atol=1e-4)
     assert not whole[:, 1::2].any() and whole[:, ::2].all()
-    args = argparse.Namespace(seed=0, widths=(16, 16), quality=3, attention=False, init=None, plant=None, batch=1)
+    args = argparse.Namespace(
+        seed=0, widths=(16, 16), quality=3, attention=False, init=None, plant=None, wake=False, batch=1
+    )
     codec = train.new_codec(args, train.Patches([np.full((64, 64, 3), 90, np.uint8)], 0, 64))
     train.make_optimizers(codec)
     train.Objective(codec)(torch.rand(1, 3, 64, 64), 0.01, 1.0)[0].backward()
