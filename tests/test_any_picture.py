@@ -3,6 +3,7 @@
 By default each chapter runs on one of the pictures; ``make odd`` runs each on all of them.
 """
 
+import gc
 import io
 import os
 import re
@@ -88,9 +89,12 @@ def shell(folder, monkeypatch):
     monkeypatch.chdir(ROOT / "notebooks")
     monkeypatch.setattr(plt, "show", show)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    yield InteractiveShell.instance()
+    shell = InteractiveShell.instance()
+    yield shell
+    shell.reset(new_session=False)  # else all tensors of all chapters stay until the last has run
     InteractiveShell.clear_instance()
     plt.close("all")
+    gc.collect()
 
 
 def run(shell: InteractiveShell, path, index: int, quality: int) -> None:
