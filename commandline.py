@@ -11,7 +11,7 @@ import dgml
 USAGE = """A photograph as a file, and back.
 
     python bitstream.py encode PHOTOGRAPH FILE.dgml --quality 3
-    python bitstream.py encode PHOTOGRAPH FILE.dgml --search 30  slower, and a better file
+    python bitstream.py encode PHOTOGRAPH FILE.dgml --search 10  slower, and a better file
     python bitstream.py encode PHOTOGRAPHS ... --out FOLDER      files or folders of them, all that can be read
     python bitstream.py decode FILE.dgml PICTURE.png
     python bitstream.py decode FILES ... --out FOLDER
@@ -70,7 +70,7 @@ def parse() -> argparse.Namespace:
                         help="a picture that Pillow reads, and OUT.dgml; with --out many, or folders of them")  # fmt: skip
     encode.add_argument("--quality", type=int, choices=range(1, 7), help="1 (small) to 6 (good), by default 3")
     encode.add_argument("--search", type=int, default=0, metavar="STEPS",
-                        help="look for a better file for so many steps, half a second each for 768x512 pixels; try 30")  # fmt: skip
+                        help="look for a better file for so many steps, half a second each for 768x512 pixels; try 10")  # fmt: skip
     decode = commands.add_parser("decode", help="write the pictures of .dgml files", usage=TWO_WAYS.format("decode"))
     decode.add_argument("paths", nargs="+", metavar="IN", type=Path,
                         help="a .dgml file, and OUT.png or another format; with --out many, or folders of them")  # fmt: skip
