@@ -39,10 +39,13 @@ def site(tmp_path_factory, pixels):
     with plt.rc_context(SETTINGS):
         figure, (chart, photograph) = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
         chart.plot([1, 2, 3], [3, 1, 2], color=COLOUR["y"], label="y")
+        chart.plot([1.5], [1.5], "D", color="black")
+        chart.bar(2.5, 1, color="black")
         chart.set(xlabel="bits per pixel", ylabel="dB")
         chart.text(2, 2, "short\na longer line", ha="center", fontsize=8)
         photograph.imshow(pixels)
         photograph.text(15, 10, "inside", color="white")
+        photograph.plot([-0.5, 29], [10, 12], color="white")
         photograph.set_title("a title")
         file = io.StringIO()
         figure.savefig(file, format="svg", bbox_inches="tight")
@@ -85,6 +88,9 @@ def test_colours_follow_the_theme_except_on_a_picture(site):
     assert "var(--c000000" in texts["bits per pixel"] and "var(--c000000" in texts["a title"]
     assert "var(" not in texts["inside"].replace("var(--text", "") and "#ffffff" in texts["inside"]
     assert f"stroke: var(--c{COLOUR['y'][1:].lower()}" in html
+    for mark in ("use", "path"):  # a black diamond and a black bar, of which matplotlib says no colour
+        assert any("fill:var(--c000000" in found for found in re.findall(f"<{mark} [^>]*>", html)), mark
+    assert "stroke: #ffffff" in html  # a line that begins on the edge of the picture
 
 
 def test_lines_of_one_text_keep_their_middle(site):

@@ -187,7 +187,7 @@ def recolour(root: ET.Element, boxes: list[tuple], colours: set[str]) -> None:
         colours.add(colour)
         return f"{match[1]}var(--c{colour},#{colour})"
 
-    def walk(element: ET.Element, kept: bool) -> None:
+    def walk(element: ET.Element, kept: bool, filled: bool) -> None:
         kept = kept or on_a_picture(element, boxes) or "QuadMesh" in element.get("id", "")
         for key in () if kept else ("style", "fill", "stroke"):
             if key in element.attrib:
@@ -198,21 +198,24 @@ def recolour(root: ET.Element, boxes: list[tuple], colours: set[str]) -> None:
                 elif value.startswith("var("):
                     del element.attrib[key]
                     element.set("style", f"{key}:{value};{element.get('style', '')}")
-        if not kept and element.tag == f"{SVG}text" and "fill" not in element.get("style", ""):
+        # What fills nothing is black; a marker in <defs> is filled by who uses it.
+        own = "fill" in element.attrib or re.search(r"\bfill ?:", element.get("style", ""))
+        filled = filled or element.tag == f"{SVG}defs" or bool(own)
+        if not kept and not filled and element.tag in (f"{SVG}text", f"{SVG}path", f"{SVG}use"):
             colours.add("000000")
             element.set("style", f"{element.get('style', '')};fill:var(--c000000,#000)".lstrip(";"))
         for child in element:
-            walk(child, kept)
+            walk(child, kept, filled)
 
-    walk(root, False)
+    walk(root, False, False)
 
 
 def on_a_picture(element: ET.Element, boxes: list[tuple]) -> bool:
-    """Whether a mark or a word begins inside of a picture."""
-    d = re.match(r"M\s*(-?[\d.]+)[ ,]+(-?[\d.]+)", element.get("d", ""))
+    """Whether a word begins, or the middle between the ends of a mark lies, inside of a picture."""
+    d = re.findall(r"(-?[\d.]+)[ ,]+(-?[\d.]+)", element.get("d", ""))
     moved = re.search(r"translate\((-?[\d.]+)[ ,]+(-?[\d.]+)", element.get("transform", ""))
     if d:
-        x, y = d.groups()
+        x, y = ((float(first) + float(last)) / 2 for first, last in zip(d[0], d[-1]))
     elif element.tag in (f"{SVG}text", f"{SVG}use") and element.get("x"):
         x, y = element.get("x"), element.get("y")
     elif moved and element.tag in (f"{SVG}text", f"{SVG}g"):

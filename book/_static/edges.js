@@ -26,6 +26,11 @@ window.addEventListener("load", () => {
   window.MathJax?.startup?.promise?.then(fadeAll);
 });
 
+// On a narrow screen the contents lie over the page: who has chosen wants to see it.
+document.addEventListener("click", (event) => {
+  if (event.target.closest("dialog .page-toc a")) event.target.closest("dialog").close();
+});
+
 // What was shut before printing is shut again afterwards; paper is light.
 let opened = [], theme = "light";
 window.addEventListener("beforeprint", () => {
