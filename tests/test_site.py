@@ -332,6 +332,7 @@ def test_menu_and_contents_lead_to_a_page(theme, width, keyboard, browser, addre
     page, _ = open_page(browser, address, "notebooks/01_load_the_codec.html", theme, width)
     reach(page, ".secondary-toggle", "#pst-secondary-sidebar-modal", ".page-toc a[href='#summary']", keyboard)
     page.wait_for_url("**/01_load_the_codec.html#summary", timeout=10_000)
+    page.wait_for_selector("#pst-secondary-sidebar-modal", state="hidden", timeout=10_000)  # it lay over the page
     page.goto(f"{address}/notebooks/01_load_the_codec.html", wait_until="load")
     reach(page, ".primary-toggle", "#pst-primary-sidebar-modal", ".bd-sidenav a[href^='03_']", keyboard)
     page.wait_for_url("**/03_the_forward_pass.html", timeout=10_000)
