@@ -190,8 +190,8 @@ def plant(codec: Cheng2020Anchor, path: Path, x: torch.Tensor, y_std: float = 2.
 def wake(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 2.0) -> int:
     """Give the channels of y that are all but constant on ``x`` a fresh start, and return how many they are.
 
-    Rate pressure has silenced them, and nothing else wakes them.  Each gets fresh features with a standard deviation of
-    ``y_std``, which the entropy model expects.  As in :func:`plant` nothing reads them yet.
+    Rate pressure has silenced them.  Each gets fresh features with a standard deviation of ``y_std``, which the entropy
+    model expects.  As in :func:`plant` nothing reads them yet.
     """
     symbols = codec.g_a(x).round().transpose(0, 1).flatten(1)
     idle = (symbols != symbols.mode(dim=1, keepdim=True).values).float().mean(1) < ASLEEP

@@ -198,7 +198,7 @@ def recolour(root: ET.Element, boxes: list[tuple], colours: set[str]) -> None:
                 elif value.startswith("var("):
                     del element.attrib[key]
                     element.set("style", f"{key}:{value};{element.get('style', '')}")
-        # What fills nothing is black; a marker in <defs> is filled by who uses it.
+        # What names no fill is filled with black; a marker in <defs> is filled by who uses it.
         own = "fill" in element.attrib or re.search(r"\bfill ?:", element.get("style", ""))
         filled = filled or element.tag == f"{SVG}defs" or bool(own)
         if not kept and not filled and element.tag in (f"{SVG}text", f"{SVG}path", f"{SVG}use"):
