@@ -1,11 +1,20 @@
-"""A decoder written a second time, in Python's integers, reads the same; the bytes of the header."""
+"""A decoder written a second time, after book/format.md, reads the same, to the picture; the bytes of the header.
 
+Its range coder reckons in Python's integers, its g_s in float64, from the tensors of the checkpoint's file.
+"""
+
+import json
 import struct
 import zlib
 
 import numpy as np
 import pytest
+import torch
+from make_vectors import FOLDER
+from PIL import Image
+from safetensors.torch import load_file
 from samples import flat, load, noise, recorded
+from torch.nn.functional import conv2d, leaky_relu, pixel_shuffle
 
 import bitstream
 import helpers
@@ -73,6 +82,42 @@ def test_a_second_decoder_reads_the_same(name, size, picture):
     with recorded("encode_y") as latents:
         file = bitstream.encode(codec, picture(*size))
     assert np.array_equal(second_decoder(codec, file), latents[0])
+
+
+def second_synthesis(weights, y_hat):
+    """The levels (height, width, 3) of a padded picture, by the formulas of book/format.md."""
+
+    def layer(x, name):
+        weight = weights[f"g_s.{name}.weight"]
+        return conv2d(x, weight, weights[f"g_s.{name}.bias"], padding=weight.shape[-1] // 2)
+
+    def residual(x, i):
+        return x + leaky_relu(layer(leaky_relu(layer(x, f"{i}.conv1")), f"{i}.conv2"))
+
+    def upsampling(x, i):
+        inner = layer(leaky_relu(pixel_shuffle(layer(x, f"{i}.subpel_conv.0"), 2)), f"{i}.conv")
+        return pixel_shuffle(layer(x, f"{i}.upsample.0"), 2) + igdn(inner, i)
+
+    def igdn(x, i):
+        beta = weights[f"g_s.{i}.igdn.beta"].clamp(min=(1e-6 + 2**-36) ** 0.5) ** 2 - 2**-36
+        gamma = weights[f"g_s.{i}.igdn.gamma"].clamp(min=2**-18) ** 2 - 2**-36
+        return x * torch.sqrt(beta[:, None, None] + torch.einsum("ij,bjhw->bihw", gamma, x**2))
+
+    x = torch.from_numpy(y_hat / 1024)[None]
+    for i in (0, 2, 4):
+        x = upsampling(residual(x, i), i + 1)
+    x = pixel_shuffle(layer(residual(x, 6), "7.0"), 2)
+    return np.rint(255 * x[0].clamp(0, 1).permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("quality", helpers.QUALITIES)
+def test_a_second_decoder_shows_the_golden_picture(quality):
+    vector = json.loads((FOLDER / f"q{quality}.json").read_text())
+    y_hat = np.reshape(vector["y_hat"], vector["shapes"]["y_hat"])
+    stored = load_file(helpers.checkpoint_path(quality, "bundled"))
+    levels = second_synthesis({name: tensor.double() for name, tensor in stored.items()}, y_hat)
+    expected = np.asarray(Image.open(FOLDER / f"q{quality}.png"), int)
+    assert np.abs(levels[: expected.shape[0], : expected.shape[1]] - expected).max() <= 1
 
 
 def test_the_bytes_of_the_header():

@@ -1,7 +1,9 @@
-"""Write tests/vectors: for each quality a small file and the integers that a decoder finds on its way (book/format.md).
+"""Write tests/vectors: for each quality a small file, the integers that a decoder finds on its way, and the picture.
 
+``book/format.md`` describes them.
 Run it with ``make vectors`` after a change of checkpoints, and never for another reason: that the files of yesterday
 decode today is what the test holds.
+``python tools/make_vectors.py FOLDER`` writes them to another place.
 """
 
 import json
@@ -46,11 +48,18 @@ def trace(codec, data: bytes) -> dict:
     return facts | {"shapes": shapes} | {name: a.astype(np.int64).ravel().tolist() for name, a in arrays.items()}
 
 
-if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
+def write(folder: Path, quality: int) -> None:
+    """The file, the integers and the picture of a quality."""
     picture = to_rgb(load_images("bundled")[0]["image"]).crop(BOX)
+    codec = load_codec(quality, "bundled")
+    data = bitstream.encode(codec, picture, quality)
+    (folder / f"q{quality}.dgml").write_bytes(data)
+    (folder / f"q{quality}.json").write_text(json.dumps(trace(codec, data)) + "\n")
+    bitstream.decode(codec, data).save(folder / f"q{quality}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    folder.mkdir(exist_ok=True)
     for quality in QUALITIES:
-        codec = load_codec(quality, "bundled")
-        data = bitstream.encode(codec, picture, quality)
-        (FOLDER / f"q{quality}.dgml").write_bytes(data)
-        (FOLDER / f"q{quality}.json").write_text(json.dumps(trace(codec, data)) + "\n")
+        write(folder, quality)
