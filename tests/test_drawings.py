@@ -43,6 +43,7 @@ def site(tmp_path_factory, pixels):
         chart.bar(2.5, 1, color="black")
         chart.set(xlabel="bits per pixel", ylabel="dB")
         chart.text(2, 2, "short\na longer line", ha="center", fontsize=8)
+        chart.text(2.5, 1, " 1.0 kB")
         photograph.imshow(pixels)
         photograph.text(15, 10, "inside", color="white")
         photograph.plot([-0.5, 29], [10, 12], color="white")
@@ -91,6 +92,11 @@ def test_colours_follow_the_theme_except_on_a_picture(site):
     for mark in ("use", "path"):  # a black diamond and a black bar, of which matplotlib says no colour
         assert any("fill:var(--c000000" in found for found in re.findall(f"<{mark} [^>]*>", html)), mark
     assert "stroke: #ffffff" in html  # a line that begins on the edge of the picture
+
+
+def test_a_space_before_a_word_stays(site):
+    html = (site / "notebooks/page.html").read_text(encoding="utf-8")
+    assert ">\u00a01.0 kB</text>" in html
 
 
 def test_lines_of_one_text_keep_their_middle(site):

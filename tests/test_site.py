@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urldefrag
@@ -77,7 +78,7 @@ def test_a_failed_build_is_left_as_it_is(tmp_path):
 
 # ---------------------------------------------------------------- the whole site
 
-NAMES = r"(?<![\w.])(?:[xyz]_hat|[gh]_[as])(?![\w(])"
+NAMES = r"(?<![\w.])(?:[xyz]_hat|[gh]_[as])(?!\w)"
 PAGES = [f"notebooks/{path.stem}.html" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 PAGES += [f"book/{path.stem}.html" for path in sorted((ROOT / "book").glob("*.md"))] + ["search.html", "genindex.html"]
 VIEWS = [(theme, width) for theme in ("light", "dark") for width in (1280, 390)]
@@ -269,6 +270,8 @@ def test_references_are_labelled_by_author_and_year(site):
     labels = [tag.get_text().strip("[]") for tag in text.select(".citation .label")]
     assert len(labels) > 10 and all(re.fullmatch(r"[^\\{}]+, \d{4}[a-h]?", label) for label in labels)
     assert "Ballé et al., 2018" in labels
+    plain = [unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode().lower() for label in labels]
+    assert plain == sorted(plain, key=lambda label: label.rsplit(", ", 1))
     assert len(text.select(".citation a[href^='https://doi.org/']")) > 10
 
 
@@ -361,6 +364,38 @@ def test_search_finds_the_terms(term, browser, address):
     page, _ = open_page(browser, address, f"search.html?q={term}")
     page.wait_for_selector("ul.search li a", timeout=20_000)
     assert page.locator("ul.search li a").count() > 0
+    page.wait_for_function("() => document.querySelectorAll('ul.search p.context').length > 0")
+    page.wait_for_load_state("networkidle")
+    quoted = page.locator("ul.search p.context").all_inner_texts()
+    buttons = ("Open issue", "Repository", ".ipynb", "Contents", "xgₐ")
+    assert quoted and [text for text in quoted if any(word in text for word in buttons)] == []
+    page.close()
+
+
+@pytest.mark.xdist_group("site")
+def test_an_edge_fades_no_further_than_what_it_hides(browser, address):
+    page, _ = open_page(browser, address, "book/notation.html", width=390)
+    page.evaluate("""() => {
+        const box = document.createElement('pre')
+        box.innerHTML = '<div style="height: 1px">&nbsp;</div>'; box.id = 'scrolls'; box.style.overflowX = 'auto'
+        document.querySelector('article').append(box)
+        box.firstChild.style.width = `${box.clientWidth + 4}px`
+    }""")
+    page.wait_for_selector("#scrolls.fades-right")
+    hidden = page.evaluate(
+        "() => { const b = document.querySelector('#scrolls'); return b.scrollWidth - b.clientWidth }"
+    )
+    width = page.evaluate("() => document.querySelector('#scrolls').style.getPropertyValue('--right')")
+    assert 0 < hidden < 40 and width == f"{hidden}px"
+    page.close()
+
+
+@pytest.mark.xdist_group("site")
+def test_the_notation_fits_a_phone(browser, address):
+    page, _ = open_page(browser, address, "book/notation.html", width=390)
+    table = page.locator(".notation table")
+    assert table.evaluate("t => Math.max(t.scrollWidth, t.getBoundingClientRect().right)") <= 390
+    assert table.locator("td:visible").count() > 60
     page.close()
 
 

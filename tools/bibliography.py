@@ -1,8 +1,11 @@
 """The list of references labelled as the text cites: by author and year. A Sphinx extension."""
 
+import unicodedata
+
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.unsrt import Style as Unsorted
 from pybtex.style.labels import BaseLabelStyle
+from pybtex.style.sorting import BaseSortingStyle
 from sphinx.application import Sphinx
 
 
@@ -25,8 +28,17 @@ def names(entry) -> str:
     return f"{people[0]} et al." if len(people) > 2 else " and ".join(people)
 
 
+class ByLabel(BaseSortingStyle):
+    """In the order of the labels, as a reader looks for them: é stands with e, and years rise."""
+
+    def sorting_key(self, entry):
+        letters = unicodedata.normalize("NFKD", names(entry)).casefold()
+        plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+        return plain, entry.fields.get("year", ""), entry.fields.get("title", "")
+
+
 class Style(Unsorted):
-    default_sorting_style = "author_year_title"
+    default_sorting_style = ByLabel
     default_label_style = AuthorYear
 
 

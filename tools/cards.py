@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 from notation import symbols
 from PIL import Image
 
@@ -43,6 +44,7 @@ CARDS = {  # chapter: (promise, what its picture shows)
     18: ("The same photographs in five other formats, at equal bytes and at equal PSNR.", "A face, left from the codec's file, right from a JPEG of as many bytes."),
     19: ("What came after this codec, and what was given up.", "Dots on a line of years."),
 }  # fmt: skip
+PICTURES = (2, 3, 5, 6, 7, 9, 10, 18)  # of these a card shows pixels, of the others a chart, in light and in dark
 
 
 def shelf(run: str) -> str:
@@ -59,9 +61,14 @@ def shelf(run: str) -> str:
 def card(n: int, path: Path, run: str) -> str:
     promise, shown = CARDS[n]
     title, minutes = facts_of(path)
-    return (
-        f'<li><a href="../notebooks/{path.stem}.html"><img src="{run}card-{n:02}.webp" width="{SIZE[0] // 2}" '
+    kinds = ("",) if n in PICTURES else ("light", "dark")
+    pictures = "".join(
+        f'<img class="only-{kind}" src="{run}card-{n:02}{kind and "-"}{kind}.webp" width="{SIZE[0] // 2}" '
         f'height="{SIZE[1] // 2}" alt="{escape(shown)}" loading="lazy" decoding="async">'
+        for kind in kinds
+    ).replace(' class="only-"', "")
+    return (
+        f'<li><a href="../notebooks/{path.stem}.html">{pictures}'
         f'<span class="card-title">{n}. {escape(title)}</span></a><span class="card-promise">{promise}</span>'
         f'<span class="card-minutes">{minutes} minutes</span></li>'
     )
@@ -80,7 +87,7 @@ def facts_of(path: Path) -> tuple[str, int]:
 
 @torch.no_grad()
 def draw(folder: Path, picture: Image.Image, facts: list, codec, data: bytes, decoded, likelihoods: dict, jpeg) -> None:
-    """Write ``card-NN.webp`` for all chapters."""
+    """Write ``card-NN.webp``, or of a chart one for each theme, for all chapters."""
     y = codec.g_a(pad(image_to_tensor(picture)))
     z = codec.h_a(y)
     cost = bits(likelihoods["y"])[0]
@@ -96,7 +103,7 @@ def draw(folder: Path, picture: Image.Image, facts: list, codec, data: bytes, de
     pixels = {
         2: gridded, 3: heat(cost.sum(0).numpy(), "inferno"), 5: np.vstack([np.hstack(latents[:4]), np.hstack(latents[4:])]),
         6: packed[: 54 * 96].reshape(54, 96), 7: np.uint8(difference), 9: cosines(), 10: heat(np.log(scales + 0.05), "viridis"),
-        12: heat((np.arange(16) + 3 * np.arange(9)[:, None]) % 8 < 1.0, "Blues"), 18: halves,
+        18: halves,
     }  # fmt: skip
     for n, array in pixels.items():
         smooth = n in (2, 7, 18)
@@ -105,20 +112,21 @@ def draw(folder: Path, picture: Image.Image, facts: list, codec, data: bytes, de
         )
         fitted.save(folder / f"card-{n:02}.webp", quality=80, method=6)
     charts = {
-        1: sizes, 4: lambda a: bars(a, cost.sum(dim=(1, 2))[dearest].numpy()), 8: lambda a: climb(a, facts),
-        11: lambda a: intervals(a, likelihoods["y"].flatten().numpy()), 13: lambda a: in_hex(a, data), 14: bells, 15: gate,
-        16: fall, 17: search, 19: years,
+        1: sizes, 4: lambda a, c: bars(a, c, cost.sum(dim=(1, 2))[dearest].numpy()), 8: lambda a, c: climb(a, c, facts),
+        11: lambda a, c: intervals(a, c, likelihoods["y"].flatten().numpy()), 12: fronts, 13: lambda a, c: in_hex(a, c, data),
+        14: bells, 15: gate, 16: fall, 17: search, 19: years,
     }  # fmt: skip
+    dark = {name: tuple(0.4 + 0.6 * part for part in to_rgb(colour)) for name, colour in COLOUR.items()}
     for n, chart in charts.items():
-        figure = plt.figure(figsize=(SIZE[0] / 100, SIZE[1] / 100), dpi=100, facecolor="white")
-        axis = figure.add_axes((0.06, 0.1, 0.88, 0.8))
-        axis.axis("off")
-        chart(axis)
-        figure.canvas.draw()
-        Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).save(
-            folder / f"card-{n:02}.webp", lossless=True
-        )
-        plt.close(figure)
+        for kind, colours in (("light", COLOUR), ("dark", dark)):
+            figure = plt.figure(figsize=(SIZE[0] / 100, SIZE[1] / 100), dpi=100, facecolor="none")  # the card's ground
+            axis = figure.add_axes((0.06, 0.1, 0.88, 0.8))
+            axis.axis("off")
+            chart(axis, colours)
+            figure.canvas.draw()
+            drawn = Image.fromarray(np.asarray(figure.canvas.buffer_rgba()))
+            drawn.save(folder / f"card-{n:02}-{kind}.webp", lossless=True)
+            plt.close(figure)
     share(folder, picture, jpeg, decoded)
 
 
@@ -158,71 +166,79 @@ def cosines() -> np.ndarray:
     return np.vstack([np.hstack(row) for row in tiles])
 
 
-def sizes(axis) -> None:
+def sizes(axis, colour: dict) -> None:
     heights = np.array([1, 0.6, 0.36, 0.2, 0.2, 0.36, 0.6, 1])
-    colours = [COLOUR["pixels"], *6 * [COLOUR["y"]], COLOUR["pixels"]]
+    colours = [colour["pixels"], *6 * [colour["y"]], colour["pixels"]]
     axis.bar(range(8), heights, bottom=-heights / 2, width=0.62, color=colours)
 
 
-def bars(axis, costs: np.ndarray) -> None:
-    axis.bar(range(len(costs)), costs, color=COLOUR["y"], width=0.8)
+def bars(axis, colour: dict, costs: np.ndarray) -> None:
+    axis.bar(range(len(costs)), costs, color=colour["y"], width=0.8)
 
 
-def climb(axis, facts: list) -> None:
-    axis.plot(np.log([f[2] for f in facts]), [f[3] for f in facts], "o-", color=COLOUR["bundled"], lw=4, ms=14)
+def climb(axis, colour: dict, facts: list) -> None:
+    axis.plot(np.log([f[2] for f in facts]), [f[3] for f in facts], "o-", color=colour["bundled"], lw=4, ms=14)
 
 
-def intervals(axis, p: np.ndarray) -> None:
+def fronts(axis, colour: dict) -> None:
+    """The positions that are decoded in one step, of every eighth step."""
+    h, w = np.mgrid[:9, :16]
+    marked = (w + 3 * h) % 8 == 0
+    axis.bar(w[marked], 0.94, 0.94, bottom=8 - h[marked], color=colour["y"])
+    axis.bar(w[~marked], 0.94, 0.94, bottom=8 - h[~marked], color=colour["pixels"], alpha=0.25)
+
+
+def intervals(axis, colour: dict, p: np.ndarray) -> None:
     """A real order of symbols: each keeps the share of the interval that its likelihood is."""
     p = p[(p > 0.3) & (p < 0.7)][:5]
     low, width = 0.0, 1.0
     for i, share_of in enumerate(p):
-        axis.barh(-i, width, left=low, height=0.55, color=COLOUR["sound"], alpha=0.25)
+        axis.barh(-i, width, left=low, height=0.55, color=colour["sound"], alpha=0.25)
         low, width = low + width * (1 - share_of) / 2, width * share_of
-        axis.barh(-i, width, left=low, height=0.55, color=COLOUR["sound"])
+        axis.barh(-i, width, left=low, height=0.55, color=colour["sound"])
 
 
-def in_hex(axis, data: bytes) -> None:
+def in_hex(axis, colour: dict, data: bytes) -> None:
     rows = [data[i : i + 8].hex(" ") for i in range(0, 40, 8)]
-    axis.text(0.5, 0.5, "\n".join(rows), ha="center", va="center", family="monospace", fontsize=19, color=COLOUR["sound"], transform=axis.transAxes)  # fmt: skip
+    axis.text(0.5, 0.5, "\n".join(rows), ha="center", va="center", family="monospace", fontsize=19, color=colour["sound"], transform=axis.transAxes)  # fmt: skip
 
 
-def bells(axis) -> None:
+def bells(axis, colour: dict) -> None:
     t = np.linspace(-4, 4, 300)
     parts = [w * np.exp(-(((t - m) / s) ** 2) / 2) / s for w, m, s in ((0.5, -1, 0.5), (0.3, 0.8, 0.8), (0.2, 1.5, 2))]
-    axis.plot(t, sum(parts), color=COLOUR["y"], lw=4)
+    axis.plot(t, sum(parts), color=colour["y"], lw=4)
     for part in parts:
-        axis.plot(t, part, color=COLOUR["z"], lw=2.5)
+        axis.plot(t, part, color=colour["z"], lw=2.5)
 
 
-def gate(axis) -> None:
+def gate(axis, colour: dict) -> None:
     t = np.linspace(-6, 6, 200)
-    axis.fill_between(t, 1 / (1 + np.exp(-t)), color=COLOUR["z"], alpha=0.3)
-    axis.plot(t, 1 / (1 + np.exp(-t)), color=COLOUR["z"], lw=4)
+    axis.fill_between(t, 1 / (1 + np.exp(-t)), color=colour["z"], alpha=0.3)
+    axis.plot(t, 1 / (1 + np.exp(-t)), color=colour["z"], lw=4)
 
 
-def fall(axis) -> None:
+def fall(axis, colour: dict) -> None:
     """The training loss of the codec of quality 3, from its first log."""
     logs = sorted((ROOT / "checkpoints/logs").glob("q3*.csv"))
     rows = np.genfromtxt(logs[0], delimiter=",", names=True)
     loss = rows["loss"][3:]
-    axis.plot(np.log(np.arange(len(loss)) + 5), np.log(loss), color=COLOUR["bundled"], lw=3)
+    axis.plot(np.log(np.arange(len(loss)) + 5), np.log(loss), color=colour["bundled"], lw=3)
 
 
-def search(axis) -> None:
+def search(axis, colour: dict) -> None:
     u, v = np.meshgrid(np.linspace(-2, 2, 120), np.linspace(-1.2, 1.2, 80))
-    axis.contour(u, v, u**2 / 2 + 2 * v**2 + u * v, levels=7, colors=COLOUR["pixels"], linewidths=1)
+    axis.contour(u, v, u**2 / 2 + 2 * v**2 + u * v, levels=7, colors=colour["pixels"], linewidths=1)
     at, path = np.array([-1.7, 1.0]), []
     for _ in range(14):
         path.append(at)
         at = at - 0.17 * np.array([at[0] + at[1], 4 * at[1] + at[0]])
-    axis.plot(*np.array(path).T, "o-", color=COLOUR["naive"], lw=2.5, ms=8)
+    axis.plot(*np.array(path).T, "o-", color=colour["naive"], lw=2.5, ms=8)
 
 
-def years(axis) -> None:
+def years(axis, colour: dict) -> None:
     """When what the book cites since this codec's ancestors appeared."""
     text = (ROOT / "book/references.bib").read_text(encoding="utf-8")
     found = [int(year) for year in re.findall(r"year\s*=\s*\{(\d{4})\}", text) if int(year) >= 2016]
     for year in sorted(set(found)):
-        axis.plot([year] * found.count(year), range(found.count(year)), "o", color=COLOUR["y"], ms=13)
+        axis.plot([year] * found.count(year), range(found.count(year)), "o", color=colour["y"], ms=13)
     axis.set_ylim(-1, max(map(found.count, found)) + 1)

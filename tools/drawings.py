@@ -26,6 +26,7 @@ SVG, HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 PAPER, INK = (0x12, 0x12, 0x12), (0xE3, 0xE6, 0xEA)  # of the dark theme
 SMALLEST = 11.4  # units: 11 pixels on a phone, where the style sheet lets a drawing shrink to 0.966 pixels for a unit
 LARGEST = 5 / 3  # pixels for a unit on a wide screen: 5.4 inches, helpers.WIDTH, fill the column
+NBSP = "\u00a0"
 SHARP_FROM = 2  # pixels of the screen for one of a raster: from there on its squares stay squares
 
 
@@ -93,7 +94,12 @@ def drawn(svg: str, name: str, images: Path, to_images: str, colours: set[str]) 
 
 def letter(element: ET.Element, spaced: bool) -> None:
     """The page's font at a size that the style sheet may scale; letters that were set one by one keep their size."""
-    element.text = symbols(element.text) if element.text else element.text
+    if element.text and element.text.strip():
+        words = symbols(element.text)
+        # XML drops spaces at the ends of a text; some keep a label away from its bar.
+        inner = words.strip(" ")
+        before = len(words) - len(words.lstrip(" "))
+        element.text = NBSP * before + inner + NBSP * (len(words) - before - len(inner))
     style = element.get("style", "")
     style = re.sub(r"font-family:[^;]*(?:;\s*|$)", "", style)
     if not spaced:

@@ -43,15 +43,15 @@ def mosaic(latents: torch.Tensor) -> torch.Tensor:
 
 panels = {
     f"1. a photograph\n{x.numel() / 1000:.0f} kB of pixels": (picture, {}),
-    f"2. gₐ makes y: {codec.M} channels,\nfour of them here": (mosaic(y), grey),
-    f"3. what each block costs\n{kilobytes:.1f} kB by its likelihoods": (cost.sum(0), {"cmap": "inferno", "vmax": float(cost.sum(0).quantile(0.99))}),
+    f"2. gₐ makes y:\n{codec.M} channels,\nfour of them here": (mosaic(y), grey),
+    f"3. what each\nblock costs:\n{kilobytes:.1f} kB in all": (cost.sum(0), {"cmap": "inferno", "vmax": float(cost.sum(0).quantile(0.99))}),
     f"4. the file\n{len(data) / 1000:.1f} kB": (np.frombuffer(data, np.uint8)[: side**2].reshape(side, side), grey),
-    "5. read from the file:\nŷ, y after rounding": (mosaic(read), grey),
-    f"6. gₛ makes a photograph\nPSNR {psnr(x, image_to_tensor(decoded)):.1f} dB": (decoded, {}),
+    "5. read from it:\nŷ, y after\nrounding": (mosaic(read), grey),
+    f"6. gₛ makes a\nphotograph,\nPSNR {psnr(x, image_to_tensor(decoded)):.1f} dB": (decoded, {}),
 }  # fmt: skip
-figure, axes = plt.subplots(2, 3, figsize=(WIDTH * 1.25, 5.2), layout="constrained")
+figure, axes = plt.subplots(2, 3, figsize=(WIDTH, 5), layout="constrained")
 for axis, (title, (drawn, options)) in zip(axes.flat, panels.items()):
     axis.imshow(drawn, **options)
-    axis.set_title(title, fontsize=11)
+    axis.set_title(title, fontsize=10)
     axis.axis("off")
 figure.savefig(ROOT / "book" / "_static" / "journey.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})

@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
 SYMBOLS = {"y_hat": "ŷ", "z_hat": "ẑ", "x_hat": "x̂", "g_a": "gₐ", "g_s": "gₛ", "h_a": "hₐ", "h_s": "hₛ"}
-NAME = re.compile(rf"(?<![\w.])({'|'.join(SYMBOLS)})(?![\w(])")
+NAME = re.compile(rf"(?<![\w.])({'|'.join(SYMBOLS)})(?!\w)")
 CODE = (
     nodes.literal,
     nodes.literal_block,
