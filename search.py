@@ -19,7 +19,7 @@ from helpers import Cheng2020Anchor, image_to_tensor
 
 STEP = 0.025  # the root mean square of a full step, in units of y; it falls in a straight line to zero
 MOMENTUM = 0.8
-SHARPNESS = 4.0  # of the soft staircase: as it grows, the staircase becomes the true one, and its slope useless
+SHARPNESS = 2.5  # of the soft staircase: as it grows, the staircase becomes the true one, and its slope useless
 STRIP = 2**20  # pixels that have their gradients in memory at once
 HALO = 7  # rows of y that a strip sees more, above and below, than it keeps: beyond the reach of g_s and the context
 
