@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import dgml
@@ -46,7 +47,7 @@ def main() -> int:
 
 def run(args: argparse.Namespace) -> int:
     if args.command == "info":
-        print(facts(read_file(args.source), args.json))
+        print(facts(read_dgml(args.source), args.json))
         return 0
     import convert  # and with it torch
 
@@ -111,6 +112,13 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 def read_file(path: Path) -> bytes:
     """The bytes of a file, or of the standard input for "-"."""
     return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+
+
+def read_dgml(path: Path) -> bytes:
+    """The same of a .dgml file; of any other, which may be a film or have no end, the first four bytes alone."""
+    with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
+        start = file.read(len(dgml.MAGIC))
+        return start + file.read() if start == dgml.MAGIC else start
 
 
 def facts(data: bytes, as_json: bool) -> str:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import bitstream
 import dgml
-from commandline import read_file, reason
+from commandline import read_dgml, read_file, reason
 from helpers import (
     QUALITIES,
     Cheng2020Anchor,
@@ -101,7 +101,7 @@ def encode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
     if target.suffix.lower() in Image.registered_extensions():
         raise ValueError(f"{target} is a picture's name, and what is written is none: call it {target.stem}.dgml")
     check_targets(source, target, args)
-    if target.is_file() and target.stat().st_size and not read_file(target).startswith(dgml.MAGIC):
+    if target.is_file() and target.stat().st_size and read_dgml(target)[:4] != dgml.MAGIC:
         raise ValueError(f"{target} is there and is no .dgml file: give OUT another name")
     picture = read_picture(source)
     quality = 0 if args.checkpoint else args.quality or 3
@@ -124,7 +124,7 @@ def decode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
     if args.original and args.original.resolve() in [path.resolve() for path in replaced]:
         raise ValueError(f"{args.original} is the original, and would be replaced: give OUT another name")
     original = read_picture(args.original) if args.original else None
-    data = read_file(source)
+    data = read_dgml(source)
     header = dgml.read(data)
     if original and original.size != (header.width, header.height):
         raise ValueError(f"{args.original} has {original.width}x{original.height} pixels, {source} "

@@ -387,7 +387,7 @@ def result_path(source: str, kind: str, output: Path | None) -> Path:
     return path
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--images", metavar="PICTURES", help="measure on these")
@@ -402,6 +402,12 @@ def main() -> None:
     what.add_argument("--search", type=int, metavar="STEPS", help="measure what a search of the encoder brings")
     what.add_argument("--weights", choices=tuple(SUFFIX), help="by default what DGML_WEIGHTS says, else bundled")
     args = parser.parse_args()
+    check(args, parser)
+    return args
+
+
+def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """What argparse can't say of how the arguments go together, and what DGML_WEIGHTS says where they don't."""
     kinds = (args.classical, args.latents, args.mixtures, args.checkpoints, args.search, args.weights)
     if (any(kinds) or args.output) and not args.images:
         parser.error("all other options go with --images")
@@ -409,28 +415,34 @@ def main() -> None:
         parser.error("--name goes with --checkpoints")
     if args.search is not None and args.search < 1:
         parser.error("--search takes a number of steps, at least 1")
-    weights = args.weights or os.environ.get("DGML_WEIGHTS") or "bundled"
-    if weights not in SUFFIX:
-        parser.error(f"DGML_WEIGHTS is 'bundled' or 'published', not {weights!r}")
-    good = True
+    args.weights = args.weights or os.environ.get("DGML_WEIGHTS") or "bundled"
+    if args.weights not in SUFFIX:
+        parser.error(f"DGML_WEIGHTS is 'bundled' or 'published', not {args.weights!r}")
+
+
+def write_result(args: argparse.Namespace) -> None:
+    """Measure what the arguments ask for, and say where the result lies."""
+    chosen = (kind for kind in ("classical", "latents", "mixtures", "search") if getattr(args, kind))
+    kind = args.name or "checkpoints" if args.checkpoints else next(chosen, SUFFIX[args.weights])
+    path = result_path(args.images, kind, args.output)
+    if args.latents:
+        measure_latents(args.images, path)
+    elif args.mixtures:
+        measure_mixtures(args.images, path)
+    elif args.checkpoints:
+        measure_checkpoints(args.images, args.checkpoints, args.name, path)
+    elif args.search:
+        measure_search(args.images, args.search, path)
+    else:
+        measure(args.images, args.weights, args.classical, path)
+    print(f"wrote {args.output or f'results/{path.name}'}")
+
+
+def main() -> None:
+    args, good = parse(), True
     try:
         if args.images:
-            kind = next(
-                (kind for kind in ("classical", "latents", "mixtures", "search") if getattr(args, kind)),
-                SUFFIX[weights],
-            )
-            path = result_path(args.images, args.name or "checkpoints" if args.checkpoints else kind, args.output)
-            if args.latents:
-                measure_latents(args.images, path)
-            elif args.mixtures:
-                measure_mixtures(args.images, path)
-            elif args.checkpoints:
-                measure_checkpoints(args.images, args.checkpoints, args.name, path)
-            elif args.search:
-                measure_search(args.images, args.search, path)
-            else:
-                measure(args.images, weights, args.classical, path)
-            print(f"wrote {args.output or f'results/{path.name}'}")
+            write_result(args)
         else:
             text, good = report(RESULTS)
             print(text)

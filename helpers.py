@@ -158,8 +158,15 @@ def load_checkpoint(codec: Cheng2020Anchor, path: Path) -> None:
         nn.Module.load_state_dict(codec, stored, strict=False)
     except RuntimeError as error:
         raise ValueError(f"{path} is of another architecture: {' '.join(str(error).split())}") from None
-    if Z_TABLE in stored:  # the integers that bitstream.py codes z with
-        codec.entropy_bottleneck.register_buffer("frequencies", stored[Z_TABLE].int())
+    if Z_TABLE in stored:
+        load_z_table(codec, stored[Z_TABLE].int(), path)
+
+
+def load_z_table(codec: Cheng2020Anchor, frequencies: Tensor, path: Path) -> None:
+    """Keep the integers (N, 255) that bitstream.py codes z with; ValueError where they are no table."""
+    if frequencies.shape != (codec.N, 255) or frequencies.min() < 1 or (frequencies.sum(1) != 2**24).any():
+        raise ValueError(f"{path} is damaged: its table of z does not add up to 2**24")
+    codec.entropy_bottleneck.register_buffer("frequencies", frequencies)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -495,7 +502,8 @@ def written_whole(path: Path):
             part.chmod(target.stat().st_mode & 0o7777)
         os.replace(part, target)
     except OSError as error:
-        if error.filename != str(part):
+        # A disk that fills up while a file is open names no file.
+        if error.errno is None or error.filename not in (None, str(part)):
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from None
     finally:

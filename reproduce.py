@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import helpers
+from commandline import reason
 from helpers import QUALITIES, Cheng2020Anchor, bpp, crop, image_to_tensor, load_codec, pad, psnr, to_rgb
 
 REFERENCE = helpers.ROOT / "results" / "reference_kodak22.json"
@@ -128,8 +129,8 @@ def reproduce() -> bool:
     try:
         images = helpers.load_images(source, math.inf)
     except ValueError as error:
-        reason = str(error).partition(" Give ")[0].removeprefix(f"{source}: ")
-        raise ValueError(f"DGML_IMAGES={source}: {reason} Set it to a folder with the 24 Kodak pictures.") from None
+        why = str(error).partition(" Give ")[0].removeprefix(f"{source}: ")
+        raise ValueError(f"DGML_IMAGES={source}: {why} Set it to a folder with the 24 Kodak pictures.") from None
     if len(images) <= index:
         raise ValueError(
             f"DGML_IMAGES={source}: it holds {len(images)} pictures; the reference is index {index} of Kodak"
@@ -157,7 +158,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("reproduce.py: stopped")
     except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"reproduce.py: {error}")
+        sys.exit(f"reproduce.py: {reason(error)}")
     sys.exit(0 if good else 1)
 
 

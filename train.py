@@ -13,6 +13,7 @@ far, in half precision, which is what ``checkpoints/`` ships.
 import argparse
 import csv
 import hashlib
+import io
 import math
 import time
 from copy import deepcopy
@@ -26,7 +27,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from compressai.layers import AttentionBlock
 from compressai.ops import quantize_ste
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.optim import Muon, muon
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
@@ -225,10 +226,7 @@ def resume(run: Path, facts: dict[str, object], codec, average, optimizers) -> P
         raise ValueError(f"{run} holds a head: choose another folder with --run")
     if not (run / "state.pt").exists():
         return Progress()
-    try:
-        saved = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has many, and long ones
-        raise ValueError(f"{run / 'state.pt'} is damaged ({type(error).__name__}): choose another folder") from None
+    saved = read_state(run / "state.pt")
     if saved["kind"] != kind_of(facts["quality"], codec):
         raise ValueError(f"{run} holds a run of {saved['kind']}: choose another folder with --run")
     if saved.get("photographs") != facts["photographs"]:
@@ -240,6 +238,15 @@ def resume(run: Path, facts: dict[str, object], codec, average, optimizers) -> P
     for optimizer, state in zip(optimizers, saved["optimizers"]):
         optimizer.load_state_dict(state)
     return Progress(**saved["progress"])
+
+
+def read_state(path: Path) -> dict[str, object]:
+    """What :func:`log_and_save` keeps for a resume; ValueError where a part is missing or unreadable."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        return saved | {part: saved[part] for part in ("kind", "progress", "codec", "average", "optimizers")}
+    except Exception as error:  # torch has many, and long ones
+        raise ValueError(f"{path} is damaged ({type(error).__name__}): choose another folder") from None
 
 
 def one_step(accelerator, objective, optimizers, x: torch.Tensor, args, progress: Progress) -> dict[str, float]:
@@ -315,10 +322,12 @@ def log_and_save(run: Path, facts, codec, average, optimizers, progress: Progres
     held_out_columns = {f"held_out_{key}": measured.get(key, "") for key in ("loss", "bpp", "bpp_z", "mse")}
     stands = {key: value for key, value in asdict(progress).items() if key != "steps"}
     log_line(run / "log.csv", stands | means | held_out_columns)
+    state = io.BytesIO()
+    torch.save({"kind": kind_of(facts["quality"], codec), "photographs": facts["photographs"], "progress": asdict(progress),
+                "codec": codec.state_dict(), "average": average.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, state)  # fmt: skip
     with written_whole(run / "state.pt") as part:
-        torch.save({"kind": kind_of(facts["quality"], codec), "photographs": facts["photographs"], "progress": asdict(progress),
-                    "codec": codec.state_dict(), "average": average.state_dict(),
-                    "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, part)  # fmt: skip
+        part.write_bytes(state.getbuffer())
 
 
 def facts_of(args: argparse.Namespace, codec: Cheng2020Anchor, hashes: list[str]) -> dict[str, object]:
@@ -674,8 +683,10 @@ def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path, facts: dict[str, object]) -> None:
     """A safetensors file, written whole, with ``facts`` in its header."""
+    # Into memory first: the libraries' own answer to a full disk is a traceback.
+    data = save(tensors, {key: str(value) for key, value in facts.items()})
     with written_whole(path) as part:
-        save_file(tensors, part, {key: str(value) for key, value in facts.items()})
+        part.write_bytes(data)
 
 
 def log_line(path: Path, row: dict[str, object]) -> None:
@@ -742,6 +753,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=natural, default=0)
     add("--precision", default="no", choices=("no", "bf16"), help="mixed precision")
     args = parser.parse_args(arguments)
+    check(args, parser)
+    return args
+
+
+def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """What argparse can't say of how the arguments go together; it ends with exit status 2."""
     if (args.mixture or args.head) and (not args.steps or args.steps < LOG_EVERY):
         parser.error(f"{'--mixture' if args.mixture else '--head'} goes with --steps, at least {LOG_EVERY}")
     codecs_own = [name for name in ("init", "plant", "wake", "anneal", "widths", "attention") if getattr(args, name)]
@@ -755,7 +772,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--decay is a share between 0 and 1, not {args.decay}")
     if args.attention and args.widths and args.widths[0] != args.widths[1]:
         parser.error("--attention needs --widths with N = M")
-    return args
 
 
 def main() -> None:

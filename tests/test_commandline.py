@@ -150,6 +150,23 @@ def test_a_write_that_fails_leaves_nothing(folder, run, monkeypatch):
     assert tree(folder) == before
 
 
+def test_a_disk_that_fills_up_is_one_line_with_the_name(folder, run, monkeypatch):
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    before = tree(folder)
+    for arguments in (("encode", "cat.png", "old.dgml"), ("decode", "cat.dgml", "old.png")):
+        assert run(*arguments) == (1, "", f"bitstream.py: {arguments[-1]}: No space left on device\n")
+    assert tree(folder) == before
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="Windows has no file without an end")
+def test_a_file_without_an_end_is_no_file_of_ours(run):
+    for arguments in (("info", "/dev/zero"), ("decode", "/dev/zero", "-")):
+        assert run(*arguments) == (1, "", "bitstream.py: this is not a .dgml file\n")
+
+
 def test_encode_searches_for_a_better_file(folder, run):
     status, output, complaints = run("encode", "cat.png", "new.dgml", "--quality", 6, "--search", 3)
     file = Path("new.dgml").read_bytes()

@@ -343,6 +343,13 @@ def test_a_checkpoint_of_another_width_is_refused():
     one_line(raised)
 
 
+@pytest.mark.parametrize("spoil", [lambda table: table[:5], lambda table: 0 * table, lambda table: table + 1])
+def test_a_table_of_z_that_is_none_is_refused(spoil):
+    codec = load_codec(1, "bundled")
+    with pytest.raises(ValueError, match="is damaged: its table of z"):
+        helpers.load_z_table(codec, spoil(codec.entropy_bottleneck.frequencies), "a.safetensors")
+
+
 @pytest.mark.parametrize("length", [None, 0, 5, 1000, 1_000_000])
 def test_a_damaged_or_missing_checkpoint_is_refused(length, monkeypatch, tmp_path):
     stored = checkpoint_path(3, "bundled").read_bytes()

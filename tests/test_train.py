@@ -247,6 +247,23 @@ def test_a_damaged_state_is_one_line(photographs, tmp_path, small):
         train.train(arguments(photographs, tmp_path / "run"))
 
 
+@pytest.mark.parametrize("state", [[1], {"kind": "another", "codec": {}}])
+def test_a_state_that_lacks_a_part_is_damaged(tmp_path, state):
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt is damaged"):
+        train.read_state(tmp_path / "state.pt")
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match=r"No space left on device: .*best\.safetensors'$"):
+        train.save_checkpoint(Cheng2020Anchor(8), tmp_path / "best.safetensors", {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_only_a_narrower_codec_is_planted(photographs, tmp_path, small):
     train.save_checkpoint(Cheng2020Anchor(48), tmp_path / "wide.safetensors", {})
     with pytest.raises(ValueError, match="is no narrower than"):

@@ -85,7 +85,9 @@ def wants_cpu_index(arguments):
 def pip(*arguments):
     """Run pip in .venv, and show on one line what it is at; where nobody watches, on a new line every half minute."""
     command, lines, shown = [str(PYTHON), "-m", "pip", "--no-input", *arguments], [], time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    # On Windows a compiler's output need not be in the encoding that Python expects.
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "backslashreplace"}
+    with subprocess.Popen(command, **how) as process:
         for line in process.stdout:
             lines.append(line)
             if sys.stdout.isatty():
