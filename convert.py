@@ -101,7 +101,7 @@ def encode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
     if target.suffix.lower() in Image.registered_extensions():
         raise ValueError(f"{target} is a picture's name, and what is written is none: call it {target.stem}.dgml")
     check_targets(source, target, args)
-    if target.is_file() and target.stat().st_size and read_dgml(target)[:4] != dgml.MAGIC:
+    if target.is_file() and target.stat().st_size and not read_dgml(target).startswith(dgml.MAGIC):
         raise ValueError(f"{target} is there and is no .dgml file: give OUT another name")
     picture = read_picture(source)
     quality = 0 if args.checkpoint else args.quality or 3

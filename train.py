@@ -60,6 +60,7 @@ PATCH, BATCH = 256, 2  # a side of z is a 64th: in patches of 128 pixels no posi
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
 HELD_OUT_SIZE = 256  # held-out loss: the central square of each
 LOG_EVERY, HOLD_EVERY = 50, 500
+STATE = ("kind", "photographs", "progress", "codec", "average", "optimizers")  # the parts of state.pt
 WARM_UP = 100  # steps of rising rate
 TIMED = 40  # steps after which --minutes becomes a number of steps
 Z_FREE, Z_FULL = 1000, 3000  # until the first step the bits of z count nothing, from the second on fully
@@ -229,7 +230,7 @@ def resume(run: Path, facts: dict[str, object], codec, average, optimizers) -> P
     saved = read_state(run / "state.pt")
     if saved["kind"] != kind_of(facts["quality"], codec):
         raise ValueError(f"{run} holds a run of {saved['kind']}: choose another folder with --run")
-    if saved.get("photographs") != facts["photographs"]:
+    if saved["photographs"] != facts["photographs"]:
         raise ValueError(f"{run} was trained on other photographs: choose another folder with --run")
     if saved["codec"].keys() != codec.state_dict().keys():
         raise ValueError(f"{run} was begun otherwise, with --init or without: choose another folder with --run")
@@ -244,7 +245,7 @@ def read_state(path: Path) -> dict[str, object]:
     """What :func:`log_and_save` keeps for a resume; ValueError where a part is missing or unreadable."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        return saved | {part: saved[part] for part in ("kind", "progress", "codec", "average", "optimizers")}
+        return {part: saved[part] for part in STATE}
     except Exception as error:  # torch has many, and long ones
         raise ValueError(f"{path} is damaged ({type(error).__name__}): choose another folder") from None
 

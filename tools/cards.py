@@ -61,12 +61,12 @@ def shelf(run: str) -> str:
 def card(n: int, path: Path, run: str) -> str:
     promise, shown = CARDS[n]
     title, minutes = facts_of(path)
-    kinds = ("",) if n in PICTURES else ("light", "dark")
+    kinds = {"": ""} if n in PICTURES else {"-light": ' class="only-light"', "-dark": ' class="only-dark"'}
     pictures = "".join(
-        f'<img class="only-{kind}" src="{run}card-{n:02}{kind and "-"}{kind}.webp" width="{SIZE[0] // 2}" '
-        f'height="{SIZE[1] // 2}" alt="{escape(shown)}" loading="lazy" decoding="async">'
-        for kind in kinds
-    ).replace(' class="only-"', "")
+        f'<img{when} src="{run}card-{n:02}{kind}.webp" width="{SIZE[0] // 2}" height="{SIZE[1] // 2}" '
+        f'alt="{escape(shown)}" loading="lazy" decoding="async">'
+        for kind, when in kinds.items()
+    )
     return (
         f'<li><a href="../notebooks/{path.stem}.html">{pictures}'
         f'<span class="card-title">{n}. {escape(title)}</span></a><span class="card-promise">{promise}</span>'

@@ -6,7 +6,6 @@ const dgmlPage = (() => {
   const ENCODED = 2 ** 20, DECODED = 2 ** 22, SIDE = 16384; // pixels at most; a larger photograph is scaled
   const $ = (name) => document.getElementById(`codec-${name}`);
   const { kernel, qualities } = dgmlBuilt;
-  $("slider").insertAdjacentHTML("beforeend", '<svg slot="handle" class="compare-handle" viewBox="-20 -20 40 40" aria-hidden="true"><circle r="18"/><path d="M-6 -6L-12 0L-6 6M6 -6L12 0L6 6"/></svg>');
   const loaded = {}; // weights by quality
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const count = (n) => n.toLocaleString("en");

@@ -46,8 +46,6 @@ function codec(part) {
   choose(radios.find((radio) => radio.checked).value);
 }
 
-const HANDLE = '<svg slot="handle" class="compare-handle" viewBox="-20 -20 40 40" aria-hidden="true"><circle r="18"/><path d="M-6 -6L-12 0L-6 6M6 -6L12 0L6 6"/></svg>';
-
 // The two pictures under one slider: left of the handle the original, right of it what was decoded.
 function compare(pair, original, decoded, text = "Left of the handle the original, right of it what was decoded.") {
   const slider = document.createElement("img-comparison-slider");
@@ -57,7 +55,7 @@ function compare(pair, original, decoded, text = "Left of the handle the origina
   decoded.slot = "second";
   original.loading = decoded.loading = "eager";
   slider.append(original, decoded);
-  slider.insertAdjacentHTML("beforeend", HANDLE);
+  slider.insertAdjacentHTML("beforeend", '<span slot="handle" class="compare-handle"></span>');
   const caption = document.createElement("figcaption");
   caption.textContent = text;
   const figure = document.createElement("figure");
