@@ -33,7 +33,7 @@ from safetensors.numpy import load_file
 import dgml
 from dgml import HEADER, BitstreamError, Info, check_size, checksum, read  # noqa: F401 (chapter 11 names HEADER)
 from helpers import LAMBDA, QUALITIES, ROOT, Cheng2020Anchor, crop, image_to_tensor, pad, tensor_to_image
-from search import descend, loss
+from search import best_file, loss
 
 Array = np.ndarray
 
@@ -66,13 +66,17 @@ def encode(codec: Cheng2020Anchor, image: Image.Image, quality: int = 0, search:
     model = entropy_model(codec)
     x = image_to_tensor(image)
     y, z = analysis(codec, pad(x))
-    stream, y_hat = encode_latents(model, y, z)
-    data = dgml.write(quality, *x.shape[-2:], model.fingerprint, stream, y_hat)
-    if not search:
-        return data
-    y = descend(codec, x, y, z, y_hat / ONE, LAMBDA[quality], search)
-    found = dgml.write(quality, *x.shape[-2:], model.fingerprint, *encode_latents(model, y, z))
-    return min(data, found, key=lambda file: loss(image, decode(codec, file), len(file), LAMBDA[quality]))
+
+    def file_of(y: Array) -> tuple[bytes, Array]:
+        stream, y_hat = encode_latents(model, y, z)
+        return dgml.write(quality, *x.shape[-2:], model.fingerprint, stream, y_hat), y_hat
+
+    def weighed(y: Array) -> tuple[bytes, Array, float]:
+        data, y_hat = file_of(y)
+        decoded = synthesis(codec, y_hat, x.shape[-2:])
+        return data, y_hat / ONE, loss(image, decoded, len(data), LAMBDA[quality])
+
+    return best_file(codec, x, y, z, weighed, LAMBDA[quality], search) if search else file_of(y)[0]
 
 
 def analysis(codec: Cheng2020Anchor, x: torch.Tensor) -> tuple[Array, Array]:
@@ -88,8 +92,13 @@ def decode(codec: Cheng2020Anchor, data: bytes) -> Image.Image:
     """The picture of a file; BitstreamError where the file, or the codec, is not the right one."""
     header = read(data)
     y_hat = decode_latents(entropy_model(codec), header)
+    return synthesis(codec, y_hat, (header.height, header.width))
+
+
+def synthesis(codec: Cheng2020Anchor, y_hat: Array, size: tuple[int, int]) -> Image.Image:
+    """The picture of ``size`` (height, width) that g_s makes of y_hat in units of 2**-10."""
     x_hat = apply(codec.g_s, torch.from_numpy(y_hat / ONE)[None].float(), 16)
-    return tensor_to_image(crop(x_hat, (header.height, header.width)))
+    return tensor_to_image(crop(x_hat, size))
 
 
 def apply(transform: torch.nn.Module, x: torch.Tensor, unit: int) -> torch.Tensor:

@@ -9,6 +9,8 @@ Symbols are rounded, and a staircase has no slope.  The descent sees a soft stai
 NeurIPS 2020), nearly flat where a symbol is safe and steep where it tips.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from PIL import Image
@@ -21,14 +23,39 @@ STEP = 0.025  # the root mean square of a full step, in units of y; it falls in 
 MOMENTUM = 0.8
 SHARPNESS = 2.5  # of the soft staircase: as it grows, the staircase becomes the true one, and its slope useless
 STRIP = 2**20  # pixels that have their gradients in memory at once
+ROUND = 10  # steps between two real files
+SHORTEST = 1 / 8  # of a full step: where steps this long win nothing, the search ends
 HALO = 7  # rows of y that a strip sees more, above and below, than it keeps: beyond the reach of g_s and the context
 
 
-def descend(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, y_hat: np.ndarray, lmbda: float, steps: int) -> np.ndarray:  # fmt: skip
-    """A y (M, H/16, W/16) with a lower loss for the picture ``x`` (1, 3, height, width) in [0, 1], before padding.
+def best_file(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, coded: Callable[[np.ndarray], tuple[bytes, np.ndarray, float]], lmbda: float, steps: int) -> bytes:  # fmt: skip
+    """The best file for the picture ``x`` (1, 3, height, width) in [0, 1], before padding, in ``steps`` steps.
 
-    ``y`` and ``z`` are what g_a and h_a make of the padded picture, of sides H and W, and ``y_hat`` is what a decoder
-    reads from the plain file, in units of y.  Memory grows with the picture only by y itself, in a few copies.
+    ``y`` and ``z`` are what g_a and h_a make of the padded picture, (M, H/16, W/16) and (N, H/64, W/64).
+    ``coded`` gives the file of a y, the y_hat that a decoder reads from it, in units of y, and its :func:`loss`.
+    The descent wins on the soft staircase, which is not the real one, so it goes in rounds.
+    Each starts from the best y so far; one whose file is no better is forgotten, and the next takes steps half as long.
+    """
+    data, y_hat, lowest = coded(y)
+    share = 1.0
+    with tqdm(total=steps, desc="search", unit="step", disable=None, leave=False) as bar:
+        for begun in range(0, steps, ROUND):
+            moved = descend(codec, x, y, z, y_hat, lmbda, min(ROUND, steps - begun), share, bar.update)
+            found, seen, reached = coded(moved)
+            if reached < lowest:
+                data, y, y_hat, lowest = found, moved, seen, reached
+            elif share > SHORTEST:
+                share /= 2
+            else:
+                break
+    return data
+
+
+def descend(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, y_hat: np.ndarray, lmbda: float, steps: int, share: float, made: Callable[[], object]) -> np.ndarray:  # fmt: skip
+    """A y (M, H/16, W/16) whose soft loss is lower, after ``steps`` steps of ``share`` times STEP.
+
+    The rest is as in :func:`best_file`; ``made`` is called after each step.
+    Memory grows with the picture only by y itself, in a few copies.
     """
     y, z, y_hat = (torch.from_numpy(latent)[None].float() for latent in (y, z, y_hat))
     y.requires_grad_()
@@ -37,7 +64,7 @@ def descend(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, y_h
         hyper = codec.h_s(torch.round(z - medians) + medians)  # z stays as it is
     _, means = loss_gradient(codec, x, y_hat, hyper, lmbda)
     velocity, size = torch.zeros_like(y), 0.0
-    for step in tqdm(range(steps), desc="search", unit="step", disable=None, leave=False):
+    for step in range(steps):
         # The means depend on y_hat, and y_hat on the means: those of the last step will do.
         seen = soft_round(y - means) + means
         gradient, means = loss_gradient(codec, x, seen.detach(), hyper, lmbda)
@@ -45,7 +72,8 @@ def descend(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, y_h
         velocity = MOMENTUM * velocity + gradient
         # One length for all of y, and not Adam's one for each number: what hardly matters then hardly moves.
         size = max(size, gradient.square().mean().sqrt().item())
-        y = (y - STEP * (1 - step / steps) * velocity / max(size, 1e-30)).detach().requires_grad_()
+        y = (y - share * STEP * (1 - step / steps) * velocity / max(size, 1e-30)).detach().requires_grad_()
+        made()
     return y.detach()[0].double().numpy()
 
 

@@ -41,6 +41,33 @@ def test_a_few_steps_lower_the_loss_of_a_photograph(quality):
     assert searched < 0.97 * plain
 
 
+def test_more_steps_never_end_behind_fewer():
+    face = Image.fromarray(photographs.astronaut()[192:288, 192:288])
+    files = [bitstream.encode(load(3), face, 3, search=n) for n in (10, 25)]
+    few, many = (search.loss(face, bitstream.decode(load(3), file), len(file), LAMBDA[3]) for file in files)
+    assert many <= few
+
+
+def test_a_round_starts_from_the_best_and_shorter_steps_follow_one_that_won_nothing(monkeypatch):
+    rounds, y = [], np.zeros(3)
+
+    def descend(codec, x, y, z, y_hat, lmbda, steps, share, made):
+        rounds.append((y.copy(), steps, share))
+        return y + 1
+
+    def coded(y):
+        return bytes(len(rounds)), y, {0: 9.0, 1: 8.0, 2: 8.5}.get(len(rounds), 8.0)
+
+    monkeypatch.setattr(search, "descend", descend)
+    assert search.best_file(None, None, y, y, coded, 1.0, 1000) == bytes(1)
+    starts, steps, shares = zip(*rounds)
+    assert [start[0] for start in starts] == [0, 1, 1, 1, 1] and set(steps) == {search.ROUND}
+    assert shares == (1, 1, 0.5, 0.25, 0.125) and shares[-1] == search.SHORTEST
+    rounds.clear()
+    search.best_file(None, None, y, y, coded, 1.0, 25)
+    assert [steps for _, steps, _ in rounds] == [10, 10, 5]
+
+
 def test_a_searched_file_decodes_like_any_other_and_leaves_the_codec_alone():
     codec, shot = load(6), photograph(*SIDES)
     before = [p.clone() for p in codec.parameters()]
