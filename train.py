@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from compressai.entropy_models import EntropyBottleneck
 from compressai.layers import AttentionBlock
 from compressai.ops import quantize_ste
 from safetensors.torch import save
@@ -65,7 +66,7 @@ WARM_UP = 100  # steps of rising rate
 TIMED = 40  # steps after which --minutes becomes a number of steps
 Z_FREE, Z_FULL = 1000, 3000  # until the first step the bits of z count nothing, from the second on fully
 ANNEAL = 16  # times λ at the start of a run with --anneal
-ASLEEP = 0.1  # --wake: a channel of y is idle if its symbols differ more rarely than this from their commonest
+ASLEEP = 0.1  # --wake: a channel of y or z is idle if its symbols differ more rarely than this from their commonest
 SEEN_ASLEEP = 24  # patches that tell
 AVERAGE = 0.999  # of the averaged weights, how much stays at each step
 MUON = {"lr": 0.01, "weight_decay": 0.05, "momentum": 0.95, "nesterov": True, "adjust_lr_fn": "original"}
@@ -155,7 +156,8 @@ def new_codec(args: argparse.Namespace, patches: "Patches") -> Cheng2020Anchor:
     if args.init:
         load_checkpoint(codec, Path(args.init))
         if args.wake:
-            print(f"{wake(codec, patches.batch(0, SEEN_ASLEEP).cpu())} of {m} channels of y began anew")
+            x = patches.batch(0, SEEN_ASLEEP).cpu()
+            print(f"{wake_y(codec, x)} of {m} channels of y and {wake_z(codec, x)} of {n} of z began anew")
         return codec
     x = patches.batch(0, 2 * args.batch).cpu()
     if args.plant:
@@ -189,14 +191,13 @@ def plant(codec: Cheng2020Anchor, path: Path, x: torch.Tensor, y_std: float = 2.
 
 
 @torch.no_grad()
-def wake(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 2.0) -> int:
+def wake_y(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 2.0) -> int:
     """Give the channels of y that are all but constant on ``x`` a fresh start, and return how many they are.
 
     Rate pressure has silenced them.  Each gets fresh features with a standard deviation of ``y_std``, which the entropy
     model expects.  As in :func:`plant` nothing reads them yet.
     """
-    symbols = codec.g_a(x).round().transpose(0, 1).flatten(1)
-    idle = (symbols != symbols.mode(dim=1, keepdim=True).values).float().mean(1) < ASLEEP
+    idle = asleep(codec.g_a(x))
     if not idle.any():
         return 0
     last, second = codec.g_a[-1], codec.g_s[1]
@@ -215,6 +216,35 @@ def wake(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 2.0) -> int:
     for weight, bias, value in zip(predicted.weight.chunk(2), predicted.bias.chunk(2), (y_std, 0.0)):  # scales, means
         weight[idle], bias[idle] = 0, value
     return int(idle.sum())
+
+
+@torch.no_grad()
+def wake_z(codec: Cheng2020Anchor, x: torch.Tensor, z_std: float = 1.0) -> int:
+    """As :func:`wake_y`, for the channels of z: h_s does not read the fresh ones yet, and their densities are fresh."""
+    bottleneck, last, reader = codec.entropy_bottleneck, codec.h_a[-1], codec.h_s[0]
+    medians = bottleneck._get_medians().reshape(1, -1, 1, 1)
+    idle = asleep(codec.h_a(codec.g_a(x)) - medians)
+    if not idle.any():
+        return 0
+    reader.bias += (reader.weight.sum((2, 3)) * medians.flatten())[:, idle].sum(1)
+    reader.weight[:, idle] = 0
+    fresh = deepcopy(last)
+    fresh.reset_parameters()
+    last.weight[idle], last.bias[idle] = fresh.weight[idle], 0.0
+    z = codec.h_a(codec.g_a(x))[:, idle]
+    factor = z_std / z.std((0, 2, 3))
+    last.weight[idle] *= factor.reshape(-1, 1, 1, 1)
+    last.bias[idle] = -factor * z.mean((0, 2, 3))
+    density = EntropyBottleneck(len(idle), init_scale=2 * z_std)
+    for own, new in zip(bottleneck.parameters(), density.parameters()):
+        own[idle] = new[idle]
+    return int(idle.sum())
+
+
+def asleep(latents: torch.Tensor) -> torch.Tensor:
+    """Which channels of ``latents`` (B, C, H, W) are all but constant once rounded: a mask (C,)."""
+    symbols = latents.round().transpose(0, 1).flatten(1)
+    return (symbols != symbols.mode(dim=1, keepdim=True).values).float().mean(1) < ASLEEP
 
 
 def kind_of(quality: int, codec: Cheng2020Anchor) -> str:
@@ -739,7 +769,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--init", help="checkpoint to start from, of a neighbouring quality")
     start.add_argument("--plant", help="checkpoint of a narrower y, whose pictures are the start")
-    add("--wake", action="store_true", help="begin anew with those channels of y that --init leaves idle")
+    add("--wake", action="store_true", help="begin anew with those channels of y and z that --init leaves idle")
     add("--rate", type=positive, default=1.0, help="share of the full learning rates; less for a good start")
     add("--decay", type=float, default=0.5, help="share of the run in which the rates fall to zero; 0 keeps them")
     add("--anneal", type=count, help="steps in which λ comes down from 16 times its value")
@@ -769,6 +799,8 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--wake goes with --init, and not with --attention")
     if args.patch % 64 or args.patch > HELD_OUT_SIZE:
         parser.error(f"--patch is a multiple of 64 up to {HELD_OUT_SIZE}, not {args.patch}")
+    if args.rate > 10:
+        parser.error(f"--rate is a share of the full rates, at most ten times those, not {args.rate:g}")
     if not 0 <= args.decay <= 1:
         parser.error(f"--decay is a share between 0 and 1, not {args.decay}")
     if args.attention and args.widths and args.widths[0] != args.widths[1]:

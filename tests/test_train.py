@@ -310,14 +310,14 @@ def test_patches_are_cut_from_the_photographs():
 
 
 @torch.no_grad()
-def test_idle_channels_wake_without_a_change_of_the_picture(monkeypatch):
+def test_idle_channels_of_y_wake_without_a_change_of_the_picture(monkeypatch):
     monkeypatch.setattr(train, "ASLEEP", 1e-6)  # those that never say anything: nothing is lost with them
     x = helpers.image_to_tensor(helpers.load_images()[0]["image"])[..., :256, :256]
     codec = helpers.load_trained(helpers.checkpoint_path(3, "bundled"))
     silenced = slice(5, 9)
     codec.g_a[-1].weight[silenced], codec.g_a[-1].bias[silenced] = 0, 0.2
     y, before = codec.g_a(x), codec(x)["x_hat"]
-    woken = train.wake(codec, x)
+    woken = train.wake_y(codec, x)
     again, after = codec.g_a(x), codec(x)
     idle = (again != y).any(dim=3).any(dim=2).any(dim=0)
     assert 4 <= woken == int(idle.sum()) < codec.M and idle[silenced].all()
@@ -326,7 +326,29 @@ def test_idle_channels_wake_without_a_change_of_the_picture(monkeypatch):
     assert torch.allclose(after["x_hat"], unread, atol=1e-4)
     assert helpers.psnr(x, after["x_hat"]) == pytest.approx(helpers.psnr(x, before), abs=0.1)
     assert -after["likelihoods"]["y"][:, silenced].log2().mean() < 5
-    assert train.wake(codec, x) == 0
+    assert train.wake_y(codec, x) == 0
+
+
+@torch.no_grad()
+def test_idle_channels_of_z_wake_without_a_change_of_the_picture(monkeypatch):
+    monkeypatch.setattr(train, "ASLEEP", 1e-6)  # those that never say anything
+    x = helpers.image_to_tensor(helpers.load_images()[0]["image"])[..., :512, :512]
+    codec = helpers.load_trained(helpers.checkpoint_path(3, "bundled"))
+    silenced = slice(5, 9)
+    medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
+    codec.h_a[-1].weight[silenced], codec.h_a[-1].bias[silenced] = 0, medians[0, silenced, 0, 0]
+    z, before = codec.h_a(codec.g_a(x)), codec(x)
+    idle = train.asleep(z - medians)
+    woken = train.wake_z(codec, x)
+    again, after = codec.h_a(codec.g_a(x)), codec(x)
+    assert 4 <= woken == int(idle.sum()) < codec.N and idle[silenced].all()
+    assert torch.allclose(again[:, idle].std((0, 2, 3)), torch.tensor(1.0), rtol=1e-3)
+    assert torch.equal(again[:, ~idle], z[:, ~idle])
+    assert helpers.psnr(x, after["x_hat"]) == pytest.approx(helpers.psnr(x, before["x_hat"]), abs=0.1)
+    bits_y = [-out["likelihoods"]["y"].log2().sum().item() for out in (before, after)]
+    assert bits_y[1] == pytest.approx(bits_y[0], rel=0.01)  # nothing reads the fresh channels yet
+    assert 1 < -after["likelihoods"]["z"][:, idle].log2().mean() < 5
+    assert train.wake_z(codec, x) == 0
 
 
 def test_a_planted_codec_makes_the_narrow_ones_pictures():
