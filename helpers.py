@@ -49,6 +49,7 @@ LAMBDA = dict(zip(QUALITIES, (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)))
 BUNDLED_WIDTHS = dict(zip(QUALITIES, 3 * [(32, 128)] + 3 * [(48, 192)]))
 Z_TABLE = "entropy_bottleneck.frequencies"
 CONTEXT = "context_prediction.weight"
+CONTEXT_UNIT = "context_prediction.unit"  # of the integers of 8 bits that a file holds of it
 HUB_NAME = re.compile(r"[\w.-]*\w/\w[\w.-]*", re.ASCII)  # owner/name
 # Formats whose pictures Pillow always draws when it knows their header.
 DRAWN = {"PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JXL", "JPEG2000"}
@@ -172,11 +173,12 @@ def load_z_table(codec: Cheng2020Anchor, frequencies: Tensor, path: Path) -> Non
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint in float32, the context's kernel with zeros where its mask has them.
 
-    The file holds the kernel's twelve taps alone, (2 * M, M, 12): the mask zeroes the other thirteen.
+    The file holds the kernel's twelve taps alone, (2 * M, M, 12), since the mask zeroes the other thirteen, as integers
+    in a unit for each output, or in half precision.
     """
     try:
         stored = {name: tensor.float() for name, tensor in load_file(path).items()}
-        taps = stored[CONTEXT]
+        taps = stored[CONTEXT] = stored[CONTEXT] * stored.pop(CONTEXT_UNIT, 1.0)
         if taps.ndim == 3:
             stored[CONTEXT] = nn.functional.pad(taps, (0, 13)).reshape(*taps.shape[:2], 5, 5)
         widths(stored)

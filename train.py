@@ -38,6 +38,7 @@ from commandline import reason
 from helpers import (
     BUNDLED_WIDTHS,
     CONTEXT,
+    CONTEXT_UNIT,
     LAMBDA,
     QUALITIES,
     Z_TABLE,
@@ -703,10 +704,14 @@ def central_square(photograph: np.ndarray, size: int = HELD_OUT_SIZE) -> torch.T
 def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]) -> None:
     """Write the codec's parameters in half precision and its table of z, with ``facts`` in the file's header.
 
+    The context's kernel, by far the largest, becomes integers of 8 bits, in a power of two for each output.
+
     The buffers are left out: masks and bounds are constant, CompressAI's tables are rebuilt by ``codec.update()``.
     """
     tensors = {name: p.detach().half().contiguous() for name, p in codec.named_parameters()}
-    tensors[CONTEXT] = tensors[CONTEXT].flatten(2)[:, :, :12].contiguous()  # the mask zeroes the other thirteen taps
+    taps = codec.context_prediction.weight.detach().flatten(2)[:, :, :12]  # the mask zeroes the other thirteen
+    unit = 2.0 ** (taps.abs().amax((1, 2), keepdim=True).clamp(min=2.0**-10) / 127).log2().ceil()
+    tensors[CONTEXT], tensors[CONTEXT_UNIT] = (taps / unit).round().to(torch.int8), unit.half()
     # A codec that started from a checkpoint carries that one's table.
     tensors[Z_TABLE] = torch.from_numpy(make_z_frequencies(deepcopy(codec).half().float()))
     save_tensors(tensors, path, facts)

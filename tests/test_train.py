@@ -264,6 +264,23 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_checkpoint_holds_the_context_in_eight_bits_and_all_else_in_half_precision(tmp_path):
+    codec = helpers.load_trained(helpers.checkpoint_path(3, "bundled"))
+    torch.nn.init.normal_(codec.context_prediction.weight, std=0.1)
+    codec.context_prediction.weight.data *= codec.context_prediction.mask
+    codec.context_prediction.weight.data[7] = 0  # an output that hears nothing
+    train.save_checkpoint(codec, tmp_path / "best.safetensors", {})
+    stored, read = load_file(tmp_path / "best.safetensors"), helpers.read_checkpoint(tmp_path / "best.safetensors")
+    kernel, unit = stored[helpers.CONTEXT], stored[helpers.CONTEXT_UNIT].float()
+    assert kernel.dtype == torch.int8 and kernel.abs().max() > 63
+    assert torch.equal(unit.log2(), unit.log2().round()), "a power of two, so that the products are exact"
+    wanted = dict(codec.named_parameters())
+    assert read.keys() == wanted.keys() | {helpers.Z_TABLE}
+    apart = (read.pop(helpers.CONTEXT) - wanted[helpers.CONTEXT]).abs()
+    assert (apart.flatten(2) <= unit / 2).all()
+    assert all(torch.equal(tensor, wanted[name].half().float()) for name, tensor in read.items() if name in wanted)
+
+
 def test_only_a_narrower_codec_is_planted(photographs, tmp_path, small):
     train.save_checkpoint(Cheng2020Anchor(48), tmp_path / "wide.safetensors", {})
     with pytest.raises(ValueError, match="is no narrower than"):
