@@ -15,6 +15,8 @@ import nbformat
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from drawings import PAPER
+from gallery import turned
 from light import lighten
 from PIL import Image
 from test_drawings import SIZES
@@ -42,6 +44,7 @@ def test_a_built_site_becomes_lighter_and_shows_the_same(tmp_path):
     nbformat.write(run_notebook(), tmp_path / "_sources/page.ipynb")
     page = tmp_path / "notebooks/page.html"
     source = '<link rel="stylesheet" href="../_static/custom.css?v=1"/><script src="../_static/scripts/fontawesome.js"></script><i class="fa-solid fa-bars"></i>'
+    source += '<code class="literal"><span class="pre">results/&lt;set&gt;_bundled.json</span></code>'
     source += '<p>a &lt; b</p><img alt="A figure." src="../_images/figure.png"/><img src="../_static/logo.png"/>'
     page.write_text(source)
 
@@ -53,6 +56,7 @@ def test_a_built_site_becomes_lighter_and_shows_the_same(tmp_path):
     text = page.read_text()
     assert 'src="../_images/figure.webp"' in text and 'width="40"' in text and 'height="30"' in text
     assert 'loading="lazy"' in text and "a &lt; b" in text and 'src="../_static/logo.png"' in text
+    assert "results/&lt;set&gt;_<wbr/>bundled.<wbr/>json<" in text
     icons = (tmp_path / "_static/icons.css").read_text()
     assert "fontawesome" not in text and "../_static/icons.css" in text and not list(tmp_path.rglob("fontawesome.js"))
     assert ".fa-bars{" in icons and "M0 96" in icons and ".fa-xmark{" in icons
@@ -67,6 +71,17 @@ def run_notebook():
     return v4.new_notebook(
         cells=[v4.new_code_cell("print(1)", execution_count=1, outputs=[v4.new_output("stream", text="1")])]
     )
+
+
+def test_a_small_figure_goes_dark_around_its_pictures():
+    figure = Image.new("RGB", (80, 40), "white")
+    figure.paste((200, 0, 0), (30, 20, 60, 25))  # half of it inside of the picture
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20"><image transform="matrix(5 0 0 5 5 5)" width="3" height="2"/></svg>'
+    dark = turned(figure, svg)
+    assert dark.getpixel((0, 0)) == dark.getpixel((79, 39)) == PAPER
+    assert dark.getpixel((15, 12)) == (255, 255, 255) and dark.getpixel((35, 22)) == (200, 0, 0)
+    red, *others = dark.getpixel((50, 22))
+    assert red > 200 and max(others) < 80
 
 
 def test_a_failed_build_is_left_as_it_is(tmp_path):
@@ -244,7 +259,7 @@ def test_the_front_page_compares_and_leads_on(browser, address, site):
 def test_each_figure_is_shown_where_all_are_listed(site):
     text = BeautifulSoup((site / "book/figures.html").read_text(), "html.parser")
     entries = text.select("article a.reference[href*='#fig-']:not([aria-hidden])")
-    shown = {tag["src"] for tag in text.select("article .small-figure img")}
+    shown = {tag["src"] for tag in text.select("article .small-figure img:not(.only-dark)")}
     assert len(entries) > 40 and len(shown) == len(entries) - 1  # the journey of the front page is no notebook's
     assert all((site / "book" / src).resolve().exists() for src in shown)
 

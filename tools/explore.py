@@ -181,7 +181,7 @@ def codec_part(facts: list[tuple], size: tuple[int, int], dearest: float, what: 
 <div class="explore-pair">
 <figure>{curve_svg(facts)}<figcaption>The staircase: a point is a file.</figcaption></figure>
 <figure><img id="explore-bits" src="{here}bits3.png" alt="Map of the bits of the chosen quality: a bright block of 16 x 16 pixels is a dear one." {shape}>
-<figcaption>Where the bits are: black is 0, white {dearest:.1f} bits per pixel or more.</figcaption></figure>
+<figcaption>Where the bits are: black is 0, pale yellow {dearest:.1f} bits per pixel or more.</figcaption></figure>
 </div>
 </div>
 """

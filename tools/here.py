@@ -12,7 +12,7 @@ NODES = {  # name: (label, x, y, width)
     "x": ("x", 36, 34, 44), "g_a": ("gₐ", 124, 34, 60), "y": ("y", 214, 34, 44), "code": ("file", 318, 34, 72),
     "y_hat": ("ŷ", 424, 34, 72), "g_s": ("gₛ", 520, 34, 60), "x_hat": ("x̂", 602, 34, 68),
     "h_a": ("hₐ", 36, 122, 60), "z": ("z", 116, 122, 44), "h_s": ("hₛ", 190, 122, 60),
-    "entropy parameters": ("parameters", 318, 122, 136), "context model": ("context", 478, 122, 100),
+    "entropy parameters": ("parameters", 318, 122, 150), "context model": ("context", 478, 122, 100),
 }  # fmt: skip
 LEARNED = ("g_a", "g_s", "h_a", "h_s", "context model", "entropy parameters")
 ARROWS = (

@@ -1,9 +1,10 @@
 """Make the built site lighter: of MathJax only what the pages load, pictures in WebP, with their size and loaded late,
-notebooks to download without outputs.
+notebooks to download without outputs, long names in code with places where a narrow line may end.
 
 A Sphinx extension; it works on what lies in the output folder once a build has ended.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from PIL import Image
 from sphinx.application import Sphinx
 
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions")
+LONG = 12  # letters of a name in code that a narrow screen may break
+SEAM = re.compile(r"(?<=[\w>][/_.=(-])(?=\w\w)")
 
 
 def lighten(app: Sphinx, exception: Exception | None) -> None:
@@ -40,6 +43,8 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
                     set_size(tag, path)
         for tag in text.select("img[alt]"):
             tag["alt"] = symbols(tag["alt"])
+        for name in text.select("code.literal .pre"):
+            let_break(text, name)
         placed = drawings.place(text, page, site / "_images")
         trim.page(text)
         html = str(text)
@@ -68,6 +73,15 @@ def set_size(tag, path: Path) -> None:
     if "width" not in style and "height" not in style:
         tag["width"], tag["height"] = str(width), str(height)
     tag["loading"], tag["decoding"] = "lazy", "async"
+
+
+def let_break(page: BeautifulSoup, name) -> None:
+    """Let a line end inside of a long name, where the name itself has a seam."""
+    parts = SEAM.split(name.string or "")
+    if len("".join(parts)) > LONG:
+        name.clear()
+        for i, part in enumerate(parts):
+            name.extend([page.new_tag("wbr"), part] if i else [part])
 
 
 def prune(folder: Path, kept: tuple[str, ...]) -> None:
