@@ -63,8 +63,8 @@ def arguments(folder, run, **changed):
 
 def test_six_checkpoints_are_bundled():
     assert len(CHECKPOINTS) == 6
-    assert max(path.stat().st_size for path in CHECKPOINTS) <= 10e6
-    assert sum(path.stat().st_size for path in CHECKPOINTS) <= 42.5e6
+    sizes = [path.stat().st_size for path in CHECKPOINTS]
+    assert max(sizes) <= 10e6 and sum(sizes) <= 40e6
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: path.stem)
