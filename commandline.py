@@ -71,7 +71,7 @@ def parse() -> argparse.Namespace:
                         help="a picture that Pillow reads, and OUT.dgml; with --out many, or folders of them")  # fmt: skip
     encode.add_argument("--quality", type=int, choices=range(1, 7), help="1 (small) to 6 (good), by default 3")
     encode.add_argument("--search", type=int, default=0, metavar="STEPS",
-                        help="look for a better file for so many steps, half a second each for 768x512 pixels; try 10")  # fmt: skip
+                        help="look for a better file for so many steps, half a second to a second each for 768x512 pixels; try 10")  # fmt: skip
     decode = commands.add_parser("decode", help="write the pictures of .dgml files", usage=TWO_WAYS.format("decode"))
     decode.add_argument("paths", nargs="+", metavar="IN", type=Path,
                         help="a .dgml file, and OUT.png or another format; with --out many, or folders of them")  # fmt: skip

@@ -51,7 +51,7 @@ def best_file(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, c
     return data
 
 
-def descend(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, y_hat: np.ndarray, lmbda: float, steps: int, share: float, made: Callable[[], object]) -> np.ndarray:  # fmt: skip
+def descend(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, y_hat: np.ndarray, lmbda: float, steps: int, share: float = 1.0, made: Callable[[], object] = lambda: None) -> np.ndarray:  # fmt: skip
     """A y (M, H/16, W/16) whose soft loss is lower, after ``steps`` steps of ``share`` times STEP.
 
     The rest is as in :func:`best_file`; ``made`` is called after each step.

@@ -201,14 +201,8 @@ def wake_y(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 2.0) -> int:
     idle = asleep(codec.g_a(x))
     if not idle.any():
         return 0
-    last, second = codec.g_a[-1], codec.g_s[1]
-    fresh = deepcopy(last)
-    fresh.reset_parameters()
-    last.weight[idle], last.bias[idle] = fresh.weight[idle], 0.0
-    y = codec.g_a(x)[:, idle]
-    factor = y_std / y.std((0, 2, 3))
-    last.weight[idle] *= factor.reshape(-1, 1, 1, 1)
-    last.bias[idle] = -factor * y.mean((0, 2, 3))
+    begin_anew(codec.g_a, x, idle, y_std)
+    second = codec.g_s[1]
     # The second block too: the first adds to y, and hands it on.
     readers = (codec.g_s[0].conv1, second.subpel_conv[0], second.upsample[0], codec.h_a[0], codec.context_prediction)
     for reader in readers:
@@ -222,24 +216,30 @@ def wake_y(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 2.0) -> int:
 @torch.no_grad()
 def wake_z(codec: Cheng2020Anchor, x: torch.Tensor, z_std: float = 1.0) -> int:
     """As :func:`wake_y`, for the channels of z: h_s does not read the fresh ones yet, and their densities are fresh."""
-    bottleneck, last, reader = codec.entropy_bottleneck, codec.h_a[-1], codec.h_s[0]
+    bottleneck, reader = codec.entropy_bottleneck, codec.h_s[0]
     medians = bottleneck._get_medians().reshape(1, -1, 1, 1)
     idle = asleep(codec.h_a(codec.g_a(x)) - medians)
     if not idle.any():
         return 0
     reader.bias += (reader.weight.sum((2, 3)) * medians.flatten())[:, idle].sum(1)
     reader.weight[:, idle] = 0
-    fresh = deepcopy(last)
-    fresh.reset_parameters()
-    last.weight[idle], last.bias[idle] = fresh.weight[idle], 0.0
-    z = codec.h_a(codec.g_a(x))[:, idle]
-    factor = z_std / z.std((0, 2, 3))
-    last.weight[idle] *= factor.reshape(-1, 1, 1, 1)
-    last.bias[idle] = -factor * z.mean((0, 2, 3))
+    begin_anew(codec.h_a, codec.g_a(x), idle, z_std)
     density = EntropyBottleneck(len(idle), init_scale=2 * z_std)
     for own, new in zip(bottleneck.parameters(), density.parameters()):
         own[idle] = new[idle]
     return int(idle.sum())
+
+
+def begin_anew(transform: torch.nn.Sequential, x: torch.Tensor, idle: torch.Tensor, std: float) -> None:
+    """Make the channels ``idle`` of g_a or h_a fresh features of ``x``, with a mean of 0 and a deviation of ``std``."""
+    last = transform[-1]
+    fresh = deepcopy(last)
+    fresh.reset_parameters()
+    last.weight[idle], last.bias[idle] = fresh.weight[idle], 0.0
+    features = transform(x)[:, idle]
+    factor = std / features.std((0, 2, 3))
+    last.weight[idle] *= factor.reshape(-1, 1, 1, 1)
+    last.bias[idle] = -factor * features.mean((0, 2, 3))
 
 
 def asleep(latents: torch.Tensor) -> torch.Tensor:
@@ -704,7 +704,7 @@ def central_square(photograph: np.ndarray, size: int = HELD_OUT_SIZE) -> torch.T
 def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]) -> None:
     """Write the codec's parameters in half precision and its table of z, with ``facts`` in the file's header.
 
-    The context's kernel, by far the largest, becomes integers of 8 bits, in a power of two for each output.
+    The context's kernel, the largest of all, becomes integers of 8 bits, in a power of two for each output.
 
     The buffers are left out: masks and bounds are constant, CompressAI's tables are rebuilt by ``codec.update()``.
     """

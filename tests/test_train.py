@@ -175,7 +175,7 @@ def test_photographs_smaller_than_needed_are_left_out_and_named(photographs, cap
 @pytest.mark.parametrize(
     "wrong",
     ["--steps 0", "--steps -5", "--minutes 0", "--minutes nan", "--steps 20 --mixture 3", "--minutes 1 --mixture 3",
-     "--steps 9 --patch 100", "--steps 9 --decay 2", "--steps 9 --precision fp16", "--steps 9 --attention --widths 8 16"],
+     "--steps 9 --patch 100", "--steps 9 --decay 2", "--steps 9 --rate 1e308", "--steps 9 --precision fp16", "--steps 9 --attention --widths 8 16"],
 )  # fmt: skip
 def test_arguments_out_of_bounds_are_one_line(wrong, capsys):
     with pytest.raises(SystemExit):
