@@ -28,8 +28,8 @@ from accelerate.utils import broadcast_object_list
 from compressai.entropy_models import EntropyBottleneck
 from compressai.layers import AttentionBlock
 from compressai.ops import quantize_ste
+from pytorch_optimizer import SOAP
 from safetensors.torch import save
-from timm.optim import Muon, muon
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
@@ -56,7 +56,6 @@ from helpers import (
 )
 from mixtures import COMPONENTS, latents, likelihoods, new_head
 from priors import HEADS, fit
-from search import has_bfloat16
 
 PATCH, BATCH = 256, 2  # a side of z is a 64th: in patches of 128 pixels no position of z has all its neighbours
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
@@ -70,26 +69,9 @@ ANNEAL = 16  # times λ at the start of a run with --anneal
 ASLEEP = 0.1  # --wake: a channel of y or z is idle if its symbols differ more rarely than this from their commonest
 SEEN_ASLEEP = 24  # patches that tell
 AVERAGE = 0.999  # of the averaged weights, how much stays at each step
-MUON = {"lr": 0.01, "weight_decay": 0.05, "momentum": 0.95, "nesterov": True, "adjust_lr_fn": "original"}
-ADAM_LR = 1e-3
+SOAP_LR, ADAM_LR = 3e-3, 1e-3
 HEAD_SIZE, HEAD_BATCH = 512, 4096  # a head's training: the central square of each photograph, positions of y in a step
 HEAD_LR = 2e-4  # at ADAM_LR a head of M = 128 forgets in 50 steps what the codec's own layers knew
-
-
-def orthogonalized(kernel: torch.Tensor, *args, newton_schulz=muon.zeropower_via_newtonschulz, **options):
-    """timm's, but not always in bfloat16: on a processor that is twice as fast for wide kernels, and slower for narrow
-    ones.  Columns of zeros, which the context's masked taps have, are left out: they stay zeros."""
-    wide = min(kernel.shape[-2:]) >= 128 and has_bfloat16()
-    solve = partial(newton_schulz, dtype=torch.bfloat16 if kernel.is_cuda or wide else torch.float32)
-    used = kernel.any(dim=0)
-    if used.all():
-        return solve(kernel, *args, **options)
-    result = torch.zeros_like(kernel)
-    result[:, used] = solve(kernel[:, used], *args, **options).to(kernel.dtype)
-    return result
-
-
-muon.zeropower_via_newtonschulz = orthogonalized
 
 
 # ---------------------------------------------------------------- a run
@@ -558,8 +540,10 @@ def widen(block: AttentionBlock, factor: float) -> None:
 
 
 def make_optimizers(codec: Cheng2020Anchor) -> list[torch.optim.Optimizer]:
-    """Muon for the convolution kernels, Adam for the rest, and a third for the quantiles of z.
+    """SOAP for the convolution kernels, Adam for the rest, and a third for the quantiles of z.
 
+    SOAP (Vyas et al., ICLR 2025) is Adam in the eigenbasis of each kernel's gradients, in which its steps hinder each
+    other less; Zhang and Zhu (2026) brought it to learned codecs.
     The first and the last layer stay with Adam: their rows and columns are colours, not features.
     """
     ends = {codec.g_a[0].conv1.weight, codec.g_a[0].skip.weight, codec.g_s[-1][0].weight}
@@ -567,11 +551,13 @@ def make_optimizers(codec: Cheng2020Anchor) -> list[torch.optim.Optimizer]:
     kernels = [p for p in codec.parameters() if p.ndim == 4 and p not in ends]
     taken = {*kernels, quantiles}
     rest = [p for p in codec.parameters() if p not in taken]
-    # The mask zeroes the weights of taps that lie in the future, but not their gradients, which would share in the
-    # orthogonalization.
+    # The mask zeroes the weights of taps that lie in the future, but not their gradients, which would turn the basis.
     context = codec.context_prediction
     context.weight.register_hook(lambda gradient: gradient * context.mask)
-    return [Muon(kernels, **MUON), torch.optim.Adam(rest, lr=ADAM_LR), torch.optim.Adam([quantiles], lr=ADAM_LR)]
+    soap = SOAP(kernels, lr=SOAP_LR, weight_decay=0.0)
+    # A step along the basis moves those taps all the same.
+    soap.register_step_post_hook(lambda *_: context.weight.data.mul_(context.mask))
+    return [soap, torch.optim.Adam(rest, lr=ADAM_LR), torch.optim.Adam([quantiles], lr=ADAM_LR)]
 
 
 def z_weight(step: int) -> float:
