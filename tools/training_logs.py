@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from helpers import QUALITIES, WIDTH  # noqa: E402
 
-figure, axes = plt.subplots(2, 3, figsize=(1.6 * WIDTH, WIDTH), sharex=True, layout="constrained")
+figure, axes = plt.subplots(2, 3, figsize=(1.6 * WIDTH, WIDTH), layout="constrained")
 for quality, axis in zip(QUALITIES, axes.flat):
     start = 0.0
     for path in sorted((ROOT / "checkpoints" / "logs").glob(f"q{quality}*.csv")):
@@ -25,9 +25,9 @@ for quality, axis in zip(QUALITIES, axes.flat):
     axis.set_yscale("log")
     axis.minorticks_off()
     low, high = axis.get_ylim()
-    high = max(high, 1.2 * low)
+    axis.set_xlim(left=0)
     axis.set_ylim(low, high)
-    axis.set_yticks([low, (low * high) ** 0.5, high], [f"{y:.2f}" for y in (low, (low * high) ** 0.5, high)])
+    axis.set_yticks([low, (low * high) ** 0.5, high], [f"{y:.4g}" for y in (low, (low * high) ** 0.5, high)])
 figure.supxlabel("minutes of training")
 figure.supylabel("held-out loss")
 figure.savefig(ROOT / "checkpoints" / "training.png", dpi=110)
