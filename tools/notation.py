@@ -1,6 +1,7 @@
-"""Symbols of the prose as the page on notation writes them: ŷ and gₐ; ``y_hat`` and ``g_a`` are names in code.
+"""Prose as it is printed: ŷ and gₐ, where ``y_hat`` and ``g_a`` are names in code; a minus before a number, and no line
+that breaks between a number and its per cent sign or in N = 32.
 
-A Sphinx extension.  Notebooks are edited where such signs are hard to type, so their prose may say y_hat.
+A Sphinx extension.  Notebooks are edited where such signs are hard to type, so their prose may say y_hat and -5 %.
 """
 
 import re
@@ -11,6 +12,8 @@ from sphinx.transforms import SphinxTransform
 
 SYMBOLS = {"y_hat": "ŷ", "z_hat": "ẑ", "x_hat": "x̂", "g_a": "gₐ", "g_s": "gₛ", "h_a": "hₐ", "h_s": "hₛ"}
 NAME = re.compile(rf"(?<![\w.])({'|'.join(SYMBOLS)})(?!\w)")
+MINUS = re.compile(r"(?<![^\s(])-(?=\d)")
+TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=\b[NMK]) (?== \d)|(?<=\b[NMK] =) (?=\d)")
 CODE = (
     nodes.literal,
     nodes.literal_block,
@@ -23,7 +26,8 @@ CODE = (
 
 
 def symbols(text: str) -> str:
-    return NAME.sub(lambda name: SYMBOLS[name[1]], text)
+    """``text``, which is prose, with its symbols, minus signs and spaces as they are printed."""
+    return TOGETHER.sub("\N{NO-BREAK SPACE}", MINUS.sub("−", NAME.sub(lambda name: SYMBOLS[name[1]], text)))
 
 
 class Symbols(SphinxTransform):
@@ -33,8 +37,8 @@ class Symbols(SphinxTransform):
 
     def apply(self) -> None:
         for text in list(self.document.findall(nodes.Text)):
-            if NAME.search(text) and not in_code(text):
-                text.parent.replace(text, nodes.Text(symbols(text)))
+            if (printed := symbols(text)) != text and not in_code(text):
+                text.parent.replace(text, nodes.Text(printed))
         for raw in self.document.findall(nodes.raw):  # the questions of folded answers
             if raw.astext().startswith("<details><summary>"):
                 raw.children = [nodes.Text(symbols(raw.astext()))]

@@ -126,8 +126,9 @@ function wavefront(part) {
       cell.tabIndex = cell === focused ? 0 : -1;
       done += step(cell) < t;
     }
+    const dotted = cells.filter((cell) => reads(focused, cell)).length;
     told.textContent = `Step ${t} of ${last}: ${now.length} at once, ${done} of ${cells.length} done. ` +
-      `The framed position reads the ${cells.filter((cell) => reads(focused, cell)).length} dotted ones.`;
+      `The framed position reads ${["no other", "the dotted one"][dotted] ?? `the ${dotted} dotted ones`}.`;
   }
 
   function stop() {
