@@ -52,7 +52,8 @@ def test_latents_beyond_the_tables_are_clamped(spoiled):
     with torch.no_grad():
         spoiled.g_a[-1].weight *= 1e4
         spoiled.h_a[-1].weight *= 1e2
-        spoiled.entropy_parameters[-1].weight *= 50
+        kernel = spoiled.entropy_parameters[-1].weight  # as large as exact sums bear: below 2**12 in each row
+        kernel *= 0.99 * 2**12 / kernel.abs().sum((1, 2, 3)).max()
     with recorded("encode_z", "encode_y", "decode_z", "decode_y") as latents:
         bitstream.decode(spoiled, bitstream.encode(spoiled, noise(100, 70)))
     z, y, z_decoded, y_decoded = latents

@@ -358,6 +358,16 @@ def test_menu_and_contents_lead_to_a_page(theme, width, keyboard, browser, addre
 
 
 @pytest.mark.xdist_group("site")
+def test_prose_is_typeset(site):
+    """No symbol by its name in code, no hyphen for a minus, no break between a number and its sign."""
+    for path in sorted((site / "notebooks").glob("*.html")):
+        page = BeautifulSoup(path.read_text(), "html.parser").article
+        for code in page.select("pre, code, script, svg, .math"):
+            code.decompose()
+        assert re.findall(r"\d %|[\s(]-\d\S*|\b[xyz]_hat\b|\b[gh]_[as]\b", page.get_text(" ")) == [], path.name
+
+
+@pytest.mark.xdist_group("site")
 def test_a_spoiled_page_is_noticed(browser, address, site):
     """What the test above holds to be good must not be what it can't see."""
     page = (site / "book/notation.html").read_text()

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
-from notation import symbols
+from notation import typeset
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -79,7 +79,7 @@ def facts_of(path: Path) -> tuple[str, int]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     word = re.search(r"about ([\w-]+)\s+minutes", text)[1]
-    return symbols(re.search(r"^# (.+)", text, re.M)[1]), int(MINUTES.get(word, word))
+    return typeset(re.search(r"^# (.+)", text, re.M)[1]), int(MINUTES.get(word, word))
 
 
 # ---------------------------------------------------------------- their pictures

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from bs4 import BeautifulSoup
 from matplotlib import font_manager
-from notation import symbols
+from notation import typeset
 from PIL import Image, ImageFont
 from sphinx.application import Sphinx
 
@@ -95,7 +95,7 @@ def drawn(svg: str, name: str, images: Path, to_images: str, colours: set[str]) 
 def letter(element: ET.Element, spaced: bool) -> None:
     """The page's font at a size that the style sheet may scale; letters that were set one by one keep their size."""
     if element.text and element.text.strip():
-        words = symbols(element.text)
+        words = typeset(element.text)
         # XML drops spaces at the ends of a text; some keep a label away from its bar.
         inner = words.strip(" ")
         before = len(words) - len(words.lstrip(" "))

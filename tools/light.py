@@ -12,7 +12,7 @@ import drawings
 import nbformat
 import trim
 from bs4 import BeautifulSoup
-from notation import symbols
+from notation import typeset
 from PIL import Image
 from sphinx.application import Sphinx
 
@@ -42,7 +42,7 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
                 if tag.name == "img":
                     set_size(tag, path)
         for tag in text.select("img[alt]"):
-            tag["alt"] = symbols(tag["alt"])
+            tag["alt"] = typeset(tag["alt"])
         for name in text.select("code.literal .pre"):
             let_break(text, name)
         placed = drawings.place(text, page, site / "_images")

@@ -25,23 +25,23 @@ CODE = (
 )
 
 
-def symbols(text: str) -> str:
+def typeset(text: str) -> str:
     """``text``, which is prose, with its symbols, minus signs and spaces as they are printed."""
     return TOGETHER.sub("\N{NO-BREAK SPACE}", MINUS.sub("−", NAME.sub(lambda name: SYMBOLS[name[1]], text)))
 
 
-class Symbols(SphinxTransform):
+class Typeset(SphinxTransform):
     """As a page is read, before its titles are collected for the table of contents."""
 
     default_priority = 870  # Sphinx collects titles at 880
 
     def apply(self) -> None:
         for text in list(self.document.findall(nodes.Text)):
-            if (printed := symbols(text)) != text and not in_code(text):
+            if (printed := typeset(text)) != text and not in_code(text):
                 text.parent.replace(text, nodes.Text(printed))
         for raw in self.document.findall(nodes.raw):  # the questions of folded answers
             if raw.astext().startswith("<details><summary>"):
-                raw.children = [nodes.Text(symbols(raw.astext()))]
+                raw.children = [nodes.Text(typeset(raw.astext()))]
 
 
 def in_code(node: nodes.Node) -> bool:
@@ -53,5 +53,5 @@ def in_code(node: nodes.Node) -> bool:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_transform(Symbols)
+    app.add_transform(Typeset)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
