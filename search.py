@@ -62,7 +62,7 @@ def descend(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, y_h
     medians = codec.entropy_bottleneck.quantiles.detach()[:, 0, 1].reshape(1, -1, 1, 1)
     with torch.no_grad():
         hyper = codec.h_s(torch.round(z - medians) + medians)  # z stays as it is
-    _, means = loss_gradient(codec, x, y_hat, hyper, lmbda)
+        _, means = prediction(codec, y_hat, hyper)
     velocity, size = torch.zeros_like(y), 0.0
     for step in range(steps):
         # The means depend on y_hat, and y_hat on the means: those of the last step will do.
@@ -94,17 +94,24 @@ def loss_gradient(codec: Cheng2020Anchor, x: Tensor, y_hat: Tensor, hyper: Tenso
     for top in range(0, h, rows):
         first, last = max(0, top - HALO), min(h, top + rows + HALO)
         kept = slice(top - first, min(top + rows, h) - first)
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
-            part = y_hat[:, :, first:last]
+        part = y_hat[:, :, first:last]
+        with bfloat16():
             x_hat = codec.g_s(part)[:, :, 16 * kept.start : 16 * kept.stop]
-            context = torch.cat((hyper[:, :, first:last], codec.context_prediction(part)), 1)
-            scales, found = codec.entropy_parameters(context)[:, :, kept].float().chunk(2, 1)
+        scales, found = (p[:, :, kept] for p in prediction(codec, part, hyper[:, :, first:last]))
         original = x[:, :, 16 * top : 16 * min(top + rows, h)]
         error = (x_hat.float()[:, :, : original.shape[2], :width] - original).square().sum() / (3 * height * width)
         rate = symbol_bits(part[:, :, kept] - found, scales).sum() / (height * width)
         (lmbda * 255**2 * error + rate).backward(inputs=[y_hat])
         means[:, :, top : top + rows] = found.detach()
     return y_hat.grad, means
+
+
+def prediction(codec: Cheng2020Anchor, y_hat: Tensor, hyper: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and means of the symbols, each (1, M, h, w), from ``y_hat`` around them and from h_s, ``hyper``."""
+    with bfloat16():
+        context = torch.cat((hyper, codec.context_prediction(y_hat)), 1)
+        scales, means = codec.entropy_parameters(context).float().chunk(2, 1)
+    return scales, means
 
 
 def symbol_bits(symbols: Tensor, scales: Tensor) -> Tensor:
@@ -116,9 +123,10 @@ def symbol_bits(symbols: Tensor, scales: Tensor) -> Tensor:
     return -((1 - share) * near + share * far + 1e-12).log2()
 
 
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself, which halves the time; emulated it would be far slower."""
-    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+def bfloat16() -> torch.autocast:
+    """Half precision where this processor multiplies it itself: half the time; emulated, it would be far slower."""
+    multiplies = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.autocast("cpu", torch.bfloat16, enabled=multiplies)
 
 
 def loss(picture: Image.Image, decoded: Image.Image, n_bytes: int, lmbda: float) -> float:
