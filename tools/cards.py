@@ -4,20 +4,25 @@ import json
 import re
 import sys
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from notation import typeset
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from helpers import COLOUR, ROOT, bits, image_to_tensor, pack, pad
+from helpers import COLOUR, ROOT, Cheng2020Anchor, bits, image_to_tensor, pack, pad
 
 SIZE = (480, 270)  # pixels: twice what a card shows
+NEAREST = Image.Resampling.NEAREST
 MINUTES = {"ten": 10, "fifteen": 15, "twenty": 20, "twenty-five": 25, "thirty": 30, "thirty-five": 35, "forty": 40}
 PARTS = {
     "I. Opening the codec": range(1, 9), "II. How it compresses": range(9, 11), "III. A real file": range(11, 14),
@@ -44,7 +49,6 @@ CARDS = {  # chapter: (promise, what its picture shows)
     18: ("The same photographs in five other formats, at equal bytes and at equal PSNR.", "A face, left from the codec's file, right from a JPEG of as many bytes."),
     19: ("What came after this codec, and what was given up.", "Dots on a line of years."),
 }  # fmt: skip
-PICTURES = (2, 3, 5, 6, 7, 9, 10, 18)  # of these a card shows pixels, of the others a chart, in light and in dark
 
 
 def shelf(run: str) -> str:
@@ -61,7 +65,7 @@ def shelf(run: str) -> str:
 def card(n: int, path: Path, run: str) -> str:
     promise, shown = CARDS[n]
     title, minutes = facts_of(path)
-    kinds = {"": ""} if n in PICTURES else {"-light": ' class="only-light"', "-dark": ' class="only-dark"'}
+    kinds = {"": ""} if n in PIXELS else {"-light": ' class="only-light"', "-dark": ' class="only-dark"'}
     pictures = "".join(
         f'<img{when} src="{run}card-{n:02}{kind}.webp" width="{SIZE[0] // 2}" height="{SIZE[1] // 2}" '
         f'alt="{escape(shown)}" loading="lazy" decoding="async">'
@@ -85,66 +89,110 @@ def facts_of(path: Path) -> tuple[str, int]:
 # ---------------------------------------------------------------- their pictures
 
 
-@torch.no_grad()
-def draw(folder: Path, picture: Image.Image, facts: list, codec, data: bytes, decoded, likelihoods: dict, jpeg) -> None:
-    """Write ``card-NN.webp``, or of a chart one for each theme, for all chapters."""
-    y = codec.g_a(pad(image_to_tensor(picture)))
-    z = codec.h_a(y)
-    cost = bits(likelihoods["y"])[0]
-    dearest = cost.sum(dim=(1, 2)).argsort(descending=True)
-    photograph = wide(picture)
-    gridded = np.array(photograph)
-    gridded[:: SIZE[1] // 5], gridded[:, :: SIZE[1] // 5] = 255, 255
-    latents = [stretched(m) for m in y[0, dearest[:8]].round().numpy()]
-    packed = np.frombuffer(zlib.compress(pack(y.round(), z.round()), 9), np.uint8)
-    difference = np.abs(np.int16(picture) - np.int16(decoded)).clip(0, 31) * 8
-    scales = codec.h_s(z.round()).chunk(2, 1)[0].abs().mean(1)[0].numpy()
-    halves = np.hstack([np.array(decoded)[:, : picture.width * 2 // 5], np.array(jpeg)[:, picture.width * 2 // 5 :]])
-    pixels = {
-        2: gridded, 3: heat(cost.sum(0).numpy(), "inferno"), 5: np.vstack([np.hstack(latents[:4]), np.hstack(latents[4:])]),
-        6: packed[: 54 * 96].reshape(54, 96), 7: np.uint8(difference), 9: cosines(), 10: heat(np.log(scales + 0.05), "viridis"),
-        18: halves,
-    }  # fmt: skip
-    for n, array in pixels.items():
-        smooth = n in (2, 7, 18)
-        fitted = wide(
-            Image.fromarray(array).convert("RGB"), Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
-        )
-        fitted.save(folder / f"card-{n:02}.webp", quality=80, method=6)
-    charts = {
-        1: sizes, 4: lambda a, c: bars(a, c, cost.sum(dim=(1, 2))[dearest].numpy()), 8: lambda a, c: climb(a, c, facts),
-        11: lambda a, c: intervals(a, c, likelihoods["y"].flatten().numpy()), 12: fronts, 13: lambda a, c: in_hex(a, c, data),
-        14: bells, 15: gate, 16: fall, 17: search, 19: years,
-    }  # fmt: skip
+@dataclass
+class Run:
+    """A photograph and what the codec made of it: all that a card may be drawn from."""
+
+    picture: Image.Image
+    facts: list  # of each quality: its number, bytes, bits per pixel, dB
+    codec: Cheng2020Anchor
+    data: bytes  # the file
+    decoded: Image.Image
+    likelihoods: dict
+    jpeg: Image.Image  # of as many bytes
+
+    @torch.no_grad()
+    def __post_init__(self) -> None:
+        self.y = self.codec.g_a(pad(image_to_tensor(self.picture)))
+        self.z = self.codec.h_a(self.y)
+        self.cost = bits(self.likelihoods["y"])[0]
+        self.dearest = self.cost.sum(dim=(1, 2)).argsort(descending=True)
+
+
+def draw(folder: Path, run: Run) -> None:
+    """Write ``card-NN.webp``, or of a chart one for each theme, for all chapters, and ``share.jpg``."""
+    for n, pixels in PIXELS.items():
+        Image.fromarray(pixels(run)).convert("RGB").save(folder / f"card-{n:02}.webp", quality=80, method=6)
     dark = {name: tuple(0.4 + 0.6 * part for part in to_rgb(colour)) for name, colour in COLOUR.items()}
-    for n, chart in charts.items():
-        for kind, colours in (("light", COLOUR), ("dark", dark)):
-            figure = plt.figure(figsize=(SIZE[0] / 100, SIZE[1] / 100), dpi=100, facecolor="none")  # the card's ground
-            axis = figure.add_axes((0.06, 0.1, 0.88, 0.8))
-            axis.axis("off")
-            chart(axis, colours)
-            figure.canvas.draw()
-            drawn = Image.fromarray(np.asarray(figure.canvas.buffer_rgba()))
-            drawn.save(folder / f"card-{n:02}-{kind}.webp", lossless=True)
-            plt.close(figure)
-    share(folder, picture, jpeg, decoded)
+    for n, chart in CHARTS.items():
+        drawn(chart, COLOUR, run).save(folder / f"card-{n:02}-light.webp", lossless=True)
+        drawn(chart, dark, run).save(folder / f"card-{n:02}-dark.webp", lossless=True)
+    share(run).save(folder / "share.jpg", quality=85)
 
 
-def share(folder: Path, picture, jpeg, decoded) -> None:
+def drawn(chart: Callable, colours: dict, run: Run) -> Image.Image:
+    figure = Figure(figsize=(SIZE[0] / 100, SIZE[1] / 100), dpi=100, facecolor="none")  # the card's ground
+    canvas = FigureCanvasAgg(figure)
+    axis = figure.add_axes((0.06, 0.1, 0.88, 0.8))
+    axis.axis("off")
+    chart(axis, colours, run)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()))
+
+
+def share(run: Run) -> Image.Image:
     """What a link to the book shows elsewhere, 1200 x 630: the photograph, the codec's file, a JPEG of equal bytes."""
     canvas = Image.new("RGB", (1200, 630), "white")
-    for i, shown in enumerate((picture, decoded, jpeg)):
+    for i, shown in enumerate((run.picture, run.decoded, run.jpeg)):
         side = min(shown.size)
         part = shown.crop((0, 0, side, side)).resize((630, 630), Image.Resampling.LANCZOS).crop((115, 0, 511, 630))
         canvas.paste(part, (i * 402, 0))
-    canvas.save(folder / "share.jpg", quality=85)
+    return canvas
 
 
-def wide(picture: Image.Image, how=Image.Resampling.LANCZOS) -> Image.Image:
+# ---------------------------------------------------------------- of pixels, each an array of SIZE
+
+
+def gridded(run: Run) -> np.ndarray:
+    photograph = wide(run.picture)
+    photograph[:: SIZE[1] // 5], photograph[:, :: SIZE[1] // 5] = 255, 255
+    return photograph
+
+
+def where_bits_go(run: Run) -> np.ndarray:
+    return wide(heat(run.cost.sum(0).numpy(), "inferno"), NEAREST)
+
+
+def latent_maps(run: Run) -> np.ndarray:
+    maps = [stretched(m) for m in run.y[0, run.dearest[:8]].round().numpy()]
+    return wide(np.vstack([np.hstack(maps[:4]), np.hstack(maps[4:])]), NEAREST)
+
+
+def packed(run: Run) -> np.ndarray:
+    noise = np.frombuffer(zlib.compress(pack(run.y.round(), run.z.round()), 9), np.uint8)
+    return wide(noise[: 54 * 96].reshape(54, 96), NEAREST)
+
+
+def difference(run: Run) -> np.ndarray:
+    return wide(np.uint8(np.abs(np.int16(run.picture) - np.int16(run.decoded)).clip(0, 31) * 8))
+
+
+def cosines(run: Run) -> np.ndarray:
+    """The first 4 x 7 of the DCT's 8 x 8 patterns, each in a frame."""
+    waves = [np.cos((np.arange(8) + 0.5) * k * np.pi / 8) for k in range(8)]
+    tiles = [
+        [np.pad(stretched(np.outer(waves[v], waves[u])), 1, constant_values=255) for u in range(7)] for v in range(4)
+    ]
+    return wide(np.vstack([np.hstack(row) for row in tiles]), NEAREST)
+
+
+@torch.no_grad()
+def scales(run: Run) -> np.ndarray:
+    mean = run.codec.h_s(run.z.round()).chunk(2, 1)[0].abs().mean(1)[0].numpy()
+    return wide(heat(np.log(mean + 0.05), "viridis"), NEAREST)
+
+
+def halves(run: Run) -> np.ndarray:
+    left = run.picture.width * 2 // 5
+    return wide(np.hstack([np.array(run.decoded)[:, :left], np.array(run.jpeg)[:, left:]]))
+
+
+def wide(pixels: Image.Image | np.ndarray, how: Image.Resampling = Image.Resampling.LANCZOS) -> np.ndarray:
     """The upper part of a picture in the shape of a card."""
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     width = min(picture.width, picture.height * SIZE[0] // SIZE[1])
     height = max(1, width * SIZE[1] // SIZE[0])
-    return picture.crop((0, 0, width, height)).resize(SIZE, how)
+    return np.array(picture.crop((0, 0, width, height)).resize(SIZE, how))
 
 
 def stretched(m: np.ndarray) -> np.ndarray:
@@ -154,33 +202,37 @@ def stretched(m: np.ndarray) -> np.ndarray:
 def heat(values: np.ndarray, colours: str) -> np.ndarray:
     values = np.float64(values)
     top = np.quantile(values, 0.99)
-    return np.uint8(255 * plt.get_cmap(colours)((values.clip(max=top) - values.min()) / (top - values.min()))[..., :3])
+    return np.uint8(
+        255 * matplotlib.colormaps[colours]((values.clip(max=top) - values.min()) / (top - values.min()))[..., :3]
+    )
 
 
-def cosines() -> np.ndarray:
-    """The first 4 x 7 of the DCT's 8 x 8 patterns, each in a frame."""
-    waves = [np.cos((np.arange(8) + 0.5) * k * np.pi / 8) for k in range(8)]
-    tiles = [
-        [np.pad(stretched(np.outer(waves[v], waves[u])), 1, constant_values=255) for u in range(7)] for v in range(4)
-    ]
-    return np.vstack([np.hstack(row) for row in tiles])
+# ---------------------------------------------------------------- charts
 
 
-def sizes(axis, colour: dict) -> None:
+def sizes(axis, colour: dict, run: Run) -> None:
     heights = np.array([1, 0.6, 0.36, 0.2, 0.2, 0.36, 0.6, 1])
     colours = [colour["pixels"], *6 * [colour["y"]], colour["pixels"]]
     axis.bar(range(8), heights, bottom=-heights / 2, width=0.62, color=colours)
 
 
-def bars(axis, colour: dict, costs: np.ndarray) -> None:
+def bars(axis, colour: dict, run: Run) -> None:
+    costs = run.cost.sum(dim=(1, 2))[run.dearest].numpy()
     axis.bar(range(len(costs)), costs, color=colour["y"], width=0.8)
 
 
-def climb(axis, colour: dict, facts: list) -> None:
-    axis.plot(np.log([f[2] for f in facts]), [f[3] for f in facts], "o-", color=colour["bundled"], lw=4, ms=14)
+def climb(axis, colour: dict, run: Run) -> None:
+    axis.plot(
+        np.log([fact[2] for fact in run.facts]),
+        [fact[3] for fact in run.facts],
+        "o-",
+        color=colour["bundled"],
+        lw=4,
+        ms=14,
+    )
 
 
-def fronts(axis, colour: dict) -> None:
+def fronts(axis, colour: dict, run: Run) -> None:
     """The positions that are decoded in one step, of every eighth step."""
     h, w = np.mgrid[:9, :16]
     marked = (w + 3 * h) % 8 == 0
@@ -188,8 +240,9 @@ def fronts(axis, colour: dict) -> None:
     axis.bar(w[~marked], 0.94, 0.94, bottom=8 - h[~marked], color=colour["pixels"], alpha=0.25)
 
 
-def intervals(axis, colour: dict, p: np.ndarray) -> None:
+def intervals(axis, colour: dict, run: Run) -> None:
     """A real order of symbols: each keeps the share of the interval that its likelihood is."""
+    p = run.likelihoods["y"].flatten().numpy()
     p = p[(p > 0.3) & (p < 0.7)][:5]
     low, width = 0.0, 1.0
     for i, share_of in enumerate(p):
@@ -198,12 +251,12 @@ def intervals(axis, colour: dict, p: np.ndarray) -> None:
         axis.barh(-i, width, left=low, height=0.55, color=colour["sound"])
 
 
-def in_hex(axis, colour: dict, data: bytes) -> None:
-    rows = [data[i : i + 8].hex(" ") for i in range(0, 40, 8)]
+def in_hex(axis, colour: dict, run: Run) -> None:
+    rows = [run.data[i : i + 8].hex(" ") for i in range(0, 40, 8)]
     axis.text(0.5, 0.5, "\n".join(rows), ha="center", va="center", family="monospace", fontsize=19, color=colour["sound"], transform=axis.transAxes)  # fmt: skip
 
 
-def bells(axis, colour: dict) -> None:
+def bells(axis, colour: dict, run: Run) -> None:
     t = np.linspace(-4, 4, 300)
     parts = [w * np.exp(-(((t - m) / s) ** 2) / 2) / s for w, m, s in ((0.5, -1, 0.5), (0.3, 0.8, 0.8), (0.2, 1.5, 2))]
     axis.plot(t, sum(parts), color=colour["y"], lw=4)
@@ -211,13 +264,13 @@ def bells(axis, colour: dict) -> None:
         axis.plot(t, part, color=colour["z"], lw=2.5)
 
 
-def gate(axis, colour: dict) -> None:
+def gate(axis, colour: dict, run: Run) -> None:
     t = np.linspace(-6, 6, 200)
     axis.fill_between(t, 1 / (1 + np.exp(-t)), color=colour["z"], alpha=0.3)
     axis.plot(t, 1 / (1 + np.exp(-t)), color=colour["z"], lw=4)
 
 
-def fall(axis, colour: dict) -> None:
+def fall(axis, colour: dict, run: Run) -> None:
     """The training loss of the codec of quality 3, from its first log."""
     logs = sorted((ROOT / "checkpoints/logs").glob("q3*.csv"))
     rows = np.genfromtxt(logs[0], delimiter=",", names=True)
@@ -225,7 +278,7 @@ def fall(axis, colour: dict) -> None:
     axis.plot(np.log(np.arange(len(loss)) + 5), np.log(loss), color=colour["bundled"], lw=3)
 
 
-def search(axis, colour: dict) -> None:
+def search(axis, colour: dict, run: Run) -> None:
     u, v = np.meshgrid(np.linspace(-2, 2, 120), np.linspace(-1.2, 1.2, 80))
     axis.contour(u, v, u**2 / 2 + 2 * v**2 + u * v, levels=7, colors=colour["pixels"], linewidths=1)
     at, path = np.array([-1.7, 1.0]), []
@@ -235,10 +288,15 @@ def search(axis, colour: dict) -> None:
     axis.plot(*np.array(path).T, "o-", color=colour["naive"], lw=2.5, ms=8)
 
 
-def years(axis, colour: dict) -> None:
+def years(axis, colour: dict, run: Run) -> None:
     """When what the book cites since this codec's ancestors appeared."""
     text = (ROOT / "book/references.bib").read_text(encoding="utf-8")
     found = [int(year) for year in re.findall(r"year\s*=\s*\{(\d{4})\}", text) if int(year) >= 2016]
     for year in sorted(set(found)):
         axis.plot([year] * found.count(year), range(found.count(year)), "o", color=colour["y"], ms=13)
     axis.set_ylim(-1, max(map(found.count, found)) + 1)
+
+
+# Of these a card shows pixels, of the others a chart, in light and in dark.
+PIXELS = {2: gridded, 3: where_bits_go, 5: latent_maps, 6: packed, 7: difference, 9: cosines, 10: scales, 18: halves}
+CHARTS = {1: sizes, 4: bars, 8: climb, 11: intervals, 12: fronts, 13: in_hex, 14: bells, 15: gate, 16: fall, 17: search, 19: years}  # fmt: skip

@@ -117,7 +117,7 @@ def make(folder: Path, images, index: int) -> None:
     jpeg = jpeg_of_bytes(picture, len(kept["data"]))
     (folder / "jpeg.jpg").write_bytes(jpeg)
     kept["jpeg"] = to_rgb(Image.open(io.BytesIO(jpeg)))
-    cards.draw(folder, picture, facts=facts, **kept)
+    cards.draw(folder, cards.Run(picture, facts, **kept))
     weights, shown = describe(load_codec(KEPT), images, index).split("\n")
     what = f"{weights.split(',')[0]}; {shown}"
     texts = {
