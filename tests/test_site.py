@@ -364,7 +364,9 @@ def test_prose_is_typeset(site):
         page = BeautifulSoup(path.read_text(), "html.parser").article
         for code in page.select("pre, code, script, svg, .math"):
             code.decompose()
-        assert re.findall(r"\d %|[\s(]-\d\S*|\b[xyz]_hat\b|\b[gh]_[as]\b", page.get_text(" ")) == [], path.name
+        assert (
+            re.findall(r"\d %|\d x \d|\bFig\. \d|[\s(]-\d\S*|\b[xyz]_hat\b|\b[gh]_[as]\b", page.get_text(" ")) == []
+        ), path.name
 
 
 @pytest.mark.xdist_group("site")

@@ -1,5 +1,5 @@
-"""Prose as it is printed: ŷ and gₐ, where ``y_hat`` and ``g_a`` are names in code; a minus before a number, and no line
-that breaks between a number and its per cent sign or in N = 32.
+"""Prose as it is printed: ŷ and gₐ, where ``y_hat`` and ``g_a`` are names in code; a minus before a number; 16 × 16; no
+line that breaks inside of that, of 5 %, of N = 32 or of Fig. 7.1.
 
 A Sphinx extension.  Notebooks are edited where such signs are hard to type, so their prose may say y_hat and -5 %.
 """
@@ -13,7 +13,8 @@ from sphinx.transforms import SphinxTransform
 SYMBOLS = {"y_hat": "ŷ", "z_hat": "ẑ", "x_hat": "x̂", "g_a": "gₐ", "g_s": "gₛ", "h_a": "hₐ", "h_s": "hₛ"}
 NAME = re.compile(rf"(?<![\w.])({'|'.join(SYMBOLS)})(?!\w)")
 MINUS = re.compile(r"(?<![^\s(])-(?=\d)")
-TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=\b[NMK]) (?== \d)|(?<=\b[NMK] =) (?=\d)")
+TIMES = re.compile(r"(?<=\d) x (?=\d)")
+TOGETHER = re.compile(r"(?<=\d) (?=%|×)|(?<=×) (?=\d)|(?<=\b[NMK]) (?== \d)|(?<=\b[NMK] =) (?=\d)|(?<=\bFig\.) (?=\d)")
 CODE = (
     nodes.literal,
     nodes.literal_block,
@@ -27,7 +28,8 @@ CODE = (
 
 def typeset(text: str) -> str:
     """``text``, which is prose, with its symbols, minus signs and spaces as they are printed."""
-    return TOGETHER.sub("\N{NO-BREAK SPACE}", MINUS.sub("−", NAME.sub(lambda name: SYMBOLS[name[1]], text)))
+    named = NAME.sub(lambda name: SYMBOLS[name[1]], text)
+    return TOGETHER.sub("\N{NO-BREAK SPACE}", TIMES.sub(" × ", MINUS.sub("−", named)))
 
 
 class Typeset(SphinxTransform):
