@@ -113,8 +113,8 @@ def apply(transform: torch.nn.Module, x: torch.Tensor, unit: int) -> torch.Tenso
     strips = []
     for top in range(0, height, rows):
         start, end = max(0, top - halo), min(height, top + rows + halo)
-        with torch.inference_mode():
-            strip = transform(x[:, :, start:end])
+        with torch.inference_mode():  # torch convolves faster, on two threads twice as fast, where channels come last
+            strip = transform(x[:, :, start:end].contiguous(memory_format=torch.channels_last))
         # Rows of x, counted from the strip's first, become rows of the result: 16 times as many, or a fraction.
         first, last = top - start, min(top + rows, height) - start
         strips.append(strip[:, :, first * strip.shape[2] // (end - start) : last * strip.shape[2] // (end - start)])
@@ -208,9 +208,11 @@ def linear(layer: Layer, a: Array) -> Array:
     """A 1x1 convolution, or the context's, of a (positions, in).
 
     torch's BLAS is twice as fast here as numpy's, and no less exact.
+    It takes 11 positions longer than 12, so rows of zeros fill the last four.
     """
-    weight, bias, a = map(torch.from_numpy, (layer.weight, layer.bias, a))
-    return torch.nn.functional.linear(a, weight, bias).numpy()
+    full = np.concatenate((a, np.zeros((-len(a) % 4, a.shape[1]))))
+    weight, bias, full = map(torch.from_numpy, (layer.weight, layer.bias, full))
+    return torch.nn.functional.linear(full, weight, bias).numpy()[: len(a)]
 
 
 def convolve(layer: Layer, a: Array) -> Array:
