@@ -105,6 +105,8 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--search weighs bytes against errors by the lambda of a --quality, and --checkpoint names none")
     if args.command == "decode" and args.out and (args.original or args.compare):
         parser.error("--original and --compare go with one file")
+    if args.command == "decode" and [str(path) for path in (*args.paths[:1], args.original)] == ["-", "-"]:
+        parser.error("- is the file or the original, and not both")
     if args.command == "decode" and args.compare and not args.original:
         parser.error("--compare needs --original")
 

@@ -182,6 +182,7 @@ WRONG_USE = [
     ("encode", "cat.png", "new.dgml", "--search", "-1"),
     ("encode", "cat.png", "new.dgml", "--search", "many"),
     ("encode", "cat.png", "new.dgml", "--search", "5", "--checkpoint", "mine.safetensors"),
+    ("decode", "-", "new.png", "--original", "-"),
 ]
 
 
