@@ -109,7 +109,7 @@ def apply(transform: torch.nn.Module, x: torch.Tensor, unit: int) -> torch.Tenso
     also of those with attention.
     """
     height, width = x.shape[-2:]
-    rows, halo = max(64, AT_ONCE // (width * unit) // 64 * 64) // unit, max(1, 192 // unit)
+    rows, halo = max(64, AT_ONCE // (width * unit) // 64 * 64) // unit, 192 // unit
     strips = []
     for top in range(0, height, rows):
         start, end = max(0, top - halo), min(height, top + rows + halo)
@@ -165,7 +165,7 @@ def entropy_model(codec: Cheng2020Anchor) -> EntropyModel:
     if not np.all(np.abs(medians) < LIMIT):  # nor are they numbers, perhaps
         raise ValueError("a median of z is too large for exact sums")
     z_table = z_frequencies(codec)
-    y_table = load_file(ROOT / "checkpoints" / "gaussian_tables.safetensors")
+    y_table = y_tables()
     layers = sum((*h_s, context, *parameters), ())
     fingerprint = digest((*layers, medians, z_table, y_table["frequencies"], y_table["thresholds"]), codec.g_s)
     y_models = [categorical(np.concatenate((half[:0:-1], half))) for half in y_table["frequencies"]]
@@ -406,19 +406,25 @@ def make_z_frequencies(codec: Cheng2020Anchor) -> Array:
     return to_frequencies(likelihood[:, 0].numpy())
 
 
-def gaussian_tables(n_scales: int = 128, low: float = 0.11, high: float = 256.0) -> dict[str, Array]:
+def y_tables() -> dict[str, Array]:
+    """``frequencies`` and ``thresholds`` of :func:`gaussian_tables`, as they are stored."""
+    return load_file(ROOT / "checkpoints" / "gaussian_tables.safetensors")
+
+
+def gaussian_tables() -> dict[str, Array]:
     """What ``checkpoints/gaussian_tables.safetensors`` stores: one table for each of a ladder of scales.
 
-    ``frequencies`` (n_scales, 512) of the symbols 0 to 511 (negative ones are as frequent), and ``thresholds``
-    (n_scales - 1,) between neighbouring scales in units of 2**-10.
+    ``frequencies`` (128, 512) of the symbols 0 to 511 (negative ones are as frequent), and ``thresholds`` (127,)
+    between neighbouring scales in units of 2**-10.
     One symbol in 128 comes from a Gaussian that is more than three times as wide: real symbols stray further than
     the model says.
     At the smallest scale, where channels that carry nothing belong, it is one in 2048.
     The shares were chosen on held-out photographs of the training set, where they saved 1.5 % of the bytes of the
     codec of that time.
     """
-    ladder = low * (high / low) ** (np.arange(n_scales)[:, None] / (n_scales - 1))
-    share = np.where(np.arange(n_scales) > 0, 2.0**-7, 2.0**-11)[:, None]
+    steps = np.arange(dgml.N_SCALES)[:, None]
+    ladder = dgml.SMALLEST * (dgml.LARGEST / dgml.SMALLEST) ** (steps / (dgml.N_SCALES - 1))
+    share = np.where(steps > 0, dgml.TAIL, dgml.TAIL_OF_SMALLEST)
     pmf = (1 - share) * gaussian_pmf(ladder) + share * gaussian_pmf(3 * ladder + 0.5)
     thresholds = np.rint(np.sqrt(ladder[1:, 0] * ladder[:-1, 0]) * ONE).astype(np.int32)
     return {"frequencies": to_frequencies(pmf)[:, Y_RANGE:].copy(), "thresholds": thresholds}

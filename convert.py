@@ -25,7 +25,7 @@ from helpers import (
     place_to_write,
     psnr,
     to_rgb,
-    written_whole,
+    write_whole,
 )
 
 COMPARED = ".compare.png"  # what --compare adds to a name
@@ -222,8 +222,7 @@ def write_file(target: Path, data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    with written_whole(target) as part:
-        part.write_bytes(data)
+    write_whole(target, data)
 
 
 def side_by_side(original: Image.Image, decoded: Image.Image) -> Image.Image:

@@ -16,7 +16,6 @@ import argparse
 import io
 import json
 import math
-import os
 import platform
 import re
 import sys
@@ -54,7 +53,9 @@ from helpers import (
     place_to_write,
     psnr,
     rgb_pictures,
-    written_whole,
+    setting,
+    write_whole,
+    z_medians,
 )
 from report import SUFFIX, report
 
@@ -164,37 +165,34 @@ def blur(planes: np.ndarray) -> np.ndarray:
 metric.blur_image = blur
 
 
-def coders(weights: str, classical: bool) -> dict[str, dict[str, Callable]]:
-    """What to measure: codec -> quality -> a function that takes a picture to what the codec made of it."""
-    if classical:
-        Image.init()
-        missing = [name for name, (file_format, *_) in CLASSICAL.items() if file_format not in Image.SAVE]
-        if missing:
-            raise RuntimeError(f"this Pillow cannot write {' and '.join(missing)}: install a wheel of Pillow >= 11.3")
-        return {n: {str(q): partial(through_file, n, q) for q in ladder} for n, (*_, ladder) in CLASSICAL.items()}
+def measure_classical(source: str, path: Path) -> None:
+    """Measure the classical codecs on every picture of ``source`` and write ``path``."""
+    Image.init()
+    missing = [name for name, (file_format, *_) in CLASSICAL.items() if file_format not in Image.SAVE]
+    if missing:
+        raise RuntimeError(f"this Pillow cannot write {' and '.join(missing)}: install a wheel of Pillow >= 11.3")
+    todo = {n: {str(q): partial(through_file, n, q) for q in ladder} for n, (*_, ladder) in CLASSICAL.items()}
+    # The C libraries decide the bytes of a classical file, Pillow only calls them.
+    libraries = {name: features.version(name) for name in ("libjpeg_turbo", "jpg_2000", "webp", "avif")}
+    write_measured(source, todo, path, "whole files", "--classical", ("pillow", "pillow-jxl-plugin"), libraries)
+
+
+def measure_qualities(source: str, weights: str, path: Path) -> None:
+    """Measure the six qualities, forward passes and files, on every picture of ``source`` and write ``path``."""
     missing = [q for q in QUALITIES if weights == "bundled" and not helpers.checkpoint_path(q, "bundled").exists()]
     if len(missing) == len(QUALITIES):
         raise RuntimeError("checkpoints/ is empty: train with train.py, or give --weights published")
-    for path in (helpers.checkpoint_path(q, "bundled") for q in missing):
-        print(f"left out: checkpoints/{path.name} is missing", file=sys.stderr)
+    for checkpoint in (helpers.checkpoint_path(q, "bundled") for q in missing):
+        print(f"left out: checkpoints/{checkpoint.name} is missing", file=sys.stderr)
     present = [q for q in QUALITIES if q not in missing]
-    return {
+    codecs = {q: partial(last_codec, q, weights) for q in present}
+    todo = {
         f"cheng2020-anchor {weights}, forward pass": {str(q): partial(through_codec, q, weights) for q in present},
-        f"cheng2020-anchor {weights}, files": {
-            str(q): partial(through_bitstream, partial(last_codec, q, weights)) for q in present
-        },
+        f"cheng2020-anchor {weights}, files": {str(q): partial(through_bitstream, codecs[q]) for q in present},
     }
-
-
-def measure(source: str, weights: str, classical: bool, path: Path) -> None:
-    """Measure the six qualities, or the classical codecs, on every picture of ``source`` and write ``path``."""
-    todo = coders(weights, classical)
-    # The C libraries decide the bytes of a classical file, Pillow only calls them.
-    libraries = {name: features.version(name) for name in ("libjpeg_turbo", "jpg_2000", "webp", "avif")}
-    option = "--classical" if classical else "--weights published" if weights == "published" else ""
-    what = "whole files" if classical else "estimated by forward passes, and of whole .dgml files"
-    packages = ("pillow", "pillow-jxl-plugin") if classical else ("torch", "compressai")
-    write_measured(source, todo, path, what, option, packages, libraries if classical else {})
+    what = "estimated by forward passes, and of whole .dgml files"
+    option = "--weights published" if weights == "published" else ""
+    write_measured(source, todo, path, what, option, ("torch", "compressai"), {})
 
 
 def measure_checkpoints(source: str, paths: list[Path], name: str | None, path: Path) -> None:
@@ -281,9 +279,10 @@ def measure_latents(source: str, path: Path) -> None:
 def latent_row(codec: Cheng2020Anchor, picture: Image.Image) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """One picture's numbers for :func:`measure_latents`, and the rounded y and z (1, C, h, w)."""
     x, pixels = image_to_tensor(picture), picture.width * picture.height
-    out, y = codec(pad(x)), codec.g_a(pad(x))
+    padded = pad(x)
+    out, y = codec(padded), codec.g_a(padded)
     z = codec.h_a(y)
-    medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
+    medians = z_medians(codec)
     hints = codec.h_s(medians.expand_as(z)), codec.context_prediction(y.round())
     scales, means = codec.entropy_parameters(torch.cat(hints, 1)).chunk(2, 1)
     without_z = {"y": codec.gaussian_conditional(y, scales, means)[1]}
@@ -369,8 +368,7 @@ def write_json(path: Path, content: dict) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     innermost = re.compile(r"\[\s+([^\[\]{}]*?)\s+\]")
     text = innermost.sub(lambda found: "[" + re.sub(r"\n *", " ", found[1]) + "]", text)
-    with written_whole(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, f"{text}\n".encode())
 
 
 # ---------------------------------------------------------------- command line
@@ -415,7 +413,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--name goes with --checkpoints")
     if args.search is not None and args.search < 1:
         parser.error("--search takes a number of steps, at least 1")
-    args.weights = args.weights or os.environ.get("DGML_WEIGHTS") or "bundled"
+    args.weights = args.weights or setting("WEIGHTS")
     if args.weights not in SUFFIX:
         parser.error(f"DGML_WEIGHTS is 'bundled' or 'published', not {args.weights!r}")
 
@@ -433,8 +431,10 @@ def write_result(args: argparse.Namespace) -> None:
         measure_checkpoints(args.images, args.checkpoints, args.name, path)
     elif args.search:
         measure_search(args.images, args.search, path)
+    elif args.classical:
+        measure_classical(args.images, path)
     else:
-        measure(args.images, args.weights, args.classical, path)
+        measure_qualities(args.images, args.weights, path)
     print(f"wrote {args.output or f'results/{path.name}'}")
 
 

@@ -13,7 +13,7 @@ import struct
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -109,7 +109,7 @@ def load_codec(quality: int = 3, weights: str | None = None) -> Cheng2020Anchor:
     Raises ValueError for another quality or setting and for a damaged bundled file, and RuntimeError when the
     published weights can't be had.
     """
-    weights = weights or os.environ.get("DGML_WEIGHTS") or "bundled"
+    weights = weights or setting("WEIGHTS")
     if quality not in QUALITIES:
         raise ValueError(f"quality is 1 to 6, not {quality!r}")
     if weights not in ("bundled", "published"):
@@ -131,9 +131,14 @@ def load_codec(quality: int = 3, weights: str | None = None) -> Cheng2020Anchor:
     return codec.eval()
 
 
+def setting(name: str) -> str:
+    """What the environment's ``DGML_WEIGHTS`` or ``DGML_IMAGES`` says, by default "bundled"; ``name`` has no prefix."""
+    return os.environ.get(f"DGML_{name}") or "bundled"
+
+
 def checkpoint_path(quality: int, weights: str | None = None) -> Path:
     """The file that holds the weights of a quality: in ``checkpoints/``, or in torch's download cache."""
-    if (weights or os.environ.get("DGML_WEIGHTS") or "bundled") == "published":
+    if (weights or setting("WEIGHTS")) == "published":
         url = model_urls["cheng2020-anchor"]["mse"][quality]
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     return ROOT / "checkpoints" / f"cheng2020-anchor-q{quality}.safetensors"
@@ -192,6 +197,11 @@ def widths(parameters: dict[str, Tensor]) -> tuple[int, int]:
     return parameters["g_a.0.conv1.weight"].shape[0], parameters["entropy_parameters.4.weight"].shape[0] // 2
 
 
+def z_medians(codec: Cheng2020Anchor) -> Tensor:
+    """The medians of z (1, N, 1, 1): z is coded as round(z - median)."""
+    return codec.entropy_bottleneck.quantiles.detach()[:, 0, 1].reshape(1, -1, 1, 1)
+
+
 def load_trained(path: Path) -> Cheng2020Anchor:
     """The codec in a file that train.py left, of whatever width, with attention blocks or without, in eval mode."""
     stored = read_checkpoint(path)
@@ -213,16 +223,16 @@ def load_images(source: str | None = None, megapixels: float | None = None):
     """
     import datasets
 
-    setting = "" if source else "DGML_IMAGES="
-    source = source or os.environ.get("DGML_IMAGES") or "bundled"
+    named = "" if source else "DGML_IMAGES="
+    source = source or setting("IMAGES")
     limit = 1e6 * (most_megapixels() if megapixels is None else megapixels)
     datasets.disable_progress_bars()
     try:
         images = bundled_pictures() if source == "bundled" else folder_pictures(source) or hub_pictures(source)
     except ValueError as error:
-        way_out = "set DGML_IMAGES=bundled" if setting else "bundled"
+        way_out = "set DGML_IMAGES=bundled" if named else "bundled"
         raise ValueError(
-            f"{setting}{source}: {error}. Give a folder of pictures, a data set's name on the hub, or {way_out}."
+            f"{named}{source}: {error}. Give a folder of pictures, a data set's name on the hub, or {way_out}."
         ) from None
 
     class Picture(datasets.Image):  # decodes as datasets does, but names a damaged file and keeps to the limit
@@ -404,17 +414,17 @@ def scaled(size: tuple[int, int], pixels: float) -> tuple[int, int]:
     return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
 
 
-def default_index(images=None) -> int:
+def default_index() -> int:
     """The picture that the chapters look at: 22 (two macaws) of a Kodak set that has so many, 0 of any other set."""
-    if Path(os.environ.get("DGML_IMAGES") or "bundled").name.lower() != "kodak":
+    if Path(setting("IMAGES")).name.lower() != "kodak":
         return 0
-    return 22 if len(load_images() if images is None else images) > 22 else 0
+    return 22 if len(load_images()) > 22 else 0
 
 
 def describe(codec: Cheng2020Anchor, images, img_idx: int) -> str:
     """Two lines that say which weights and which picture a chapter runs on."""
-    weights = getattr(codec, "source", os.environ.get("DGML_WEIGHTS") or "bundled")
-    source = os.environ.get("DGML_IMAGES") or "bundled"
+    weights = getattr(codec, "source", setting("WEIGHTS"))
+    source = setting("IMAGES")
     row = images[img_idx]
     return (f"weights: {weights}, quality {getattr(codec, 'quality', 'unknown')}, N = {codec.N}, M = {codec.M}\n"
             f"image: {row['name']}, index {img_idx} of {Path(source).name}, {size_in_words(row['image'])}")  # fmt: skip
@@ -442,7 +452,7 @@ def opening(codec=None, images=None, img_idx: int = 0, written_for: int = 3) -> 
     """
     if codec is not None:
         print(describe(codec, images, img_idx))
-    ours = all((os.environ.get(f"DGML_{name}") or "bundled") == "bundled" for name in ("WEIGHTS", "IMAGES"))
+    ours = all(setting(name) == "bundled" for name in ("WEIGHTS", "IMAGES"))
     whole = most_megapixels() >= 2  # so that no bundled photograph was scaled down
     committed = (
         ours and whole and not watched() and img_idx == 0 and getattr(codec, "quality", written_for) == written_for
@@ -490,23 +500,19 @@ def watched() -> bool:
     return "JPY_SESSION_NAME" in os.environ or in_editor or "google.colab" in sys.modules
 
 
-@contextmanager
-def written_whole(path: Path):
-    """Give a path to write to, and put what was written in the place of ``path`` if the block ends well.
+def write_whole(path: Path, data: bytes) -> None:
+    """Put ``data`` into a file so that no half file is ever there.
 
-    So no half file is ever there.  The mode of a file that was there is kept.  Errors name ``path``.
+    The mode of a file that was there is kept.  OSError names ``path``.
     """
     target = place_to_write(path)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        yield part
+        part.write_bytes(data)
         if target.exists():
             part.chmod(target.stat().st_mode & 0o7777)
         os.replace(part, target)
-    except OSError as error:
-        # A disk that fills up while a file is open names no file.
-        if error.errno is None or error.filename not in (None, str(part)):
-            raise
+    except OSError as error:  # of the part, or, from a disk that fills up, of no file
         raise type(error)(error.errno, error.strerror, str(path)) from None
     finally:
         part.unlink(missing_ok=True)
@@ -555,7 +561,9 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError(f"grey levels {levels.min()} to {levels.max()} do not fit 16 bits")
         picture = Image.fromarray((levels >> 8).astype(np.uint8))
-    if picture.mode in ("P", "PA", "LA", "La", "RGBa") or picture.has_transparency_data:
+    if picture.mode == "La":  # Pillow converts it to nothing else
+        picture = picture.convert("LA")
+    if picture.mode in ("P", "PA", "LA", "RGBa") or picture.has_transparency_data:
         picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     picture = to_srgb(picture, profile)
     if picture.mode == "RGBA":

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bitstream import wavefronts
-from helpers import ROOT, Cheng2020Anchor
+from helpers import ROOT, Cheng2020Anchor, z_medians
 
 HEAD_QUALITIES = (3, 6)  # the codecs whose heads are bundled
 COMPONENTS = (1, 2, 3)
@@ -61,8 +61,7 @@ def mixture_path(quality: int, k: int):
 @torch.no_grad()
 def y_and_z_hat(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
     """y (1, M, H/16, W/16) and the rounded z (1, N, H/64, W/64) of a padded picture (1, 3, H, W)."""
-    y = codec.g_a(x)
-    medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
+    y, medians = codec.g_a(x), z_medians(codec)
     return y, torch.round(codec.h_a(y) - medians) + medians
 
 
@@ -97,8 +96,8 @@ def walk_mixtures(
 ) -> Tensor:
     """Visit y wavefront by wavefront, as in chapter 12, and return y_hat (M, h, w) = symbols + m.
 
-    ``symbols_at(rows, columns, scales, means, weights)`` says which symbols (n, M) stand there; the first three of its
-    arguments after the places are those of the mixture, (n, K, M) each, and m is the sum of weights * means over K.
+    ``symbols_at(rows, columns, m, mixture)`` says which symbols (n, M) stand there.  m (n, M) is the sum of weights *
+    means over K; ``mixture`` has the scales, the means less m, and the weights, (n, K, M) each.
     """
     hyper = codec.h_s(z_hat)[0]
     m, height, width = codec.M, *hyper.shape[1:]
@@ -109,8 +108,9 @@ def walk_mixtures(
         context = torch.einsum("omt,tmn->on", kernel, torch.stack(taps)) + codec.context_prediction.bias[:, None]
         features = torch.cat((hyper[:, rows, columns], context)).T[:, :, None, None]
         scales, means, weights = (t.reshape(len(rows), head.k, m) for t in parameters(head, features))
-        symbols = symbols_at(rows, columns, scales.clamp(min=0.11), means, weights)
-        y_hat[:, rows + 2, columns + 2] = (symbols + (weights * means).sum(1)).T
+        mean = (weights * means).sum(1)
+        mixture = scales.clamp(min=0.11), means - mean[:, None], weights
+        y_hat[:, rows + 2, columns + 2] = (symbols_at(rows, columns, mean, mixture) + mean).T
     return y_hat[:, 2:-2, 2:-2]
 
 
@@ -121,11 +121,10 @@ def encode_mixtures(
     """The words of y (1, M, h, w), and with them y_hat (M, h, w) and the bits of every symbol (M, h, w)."""
     encoder, bits = constriction.stream.queue.RangeEncoder(), torch.zeros(y.shape[1:])
 
-    def symbols_at(rows, columns, scales, means, weights):
-        centred = means - (weights * means).sum(1, keepdim=True)
-        symbols = (y[0, :, rows, columns].T - (weights * means).sum(1)).round()
-        bits[:, rows, columns] = information(symbols[:, None], scales, centred, weights).T
-        encoder.encode(symbols.int().numpy().ravel(), custom_model(head.k), *columns_of(scales, centred, weights))
+    def symbols_at(rows, columns, mean, mixture):
+        symbols = (y[0, :, rows, columns].T - mean).round()
+        bits[:, rows, columns] = information(symbols[:, None], *mixture).T
+        encoder.encode(symbols.int().numpy().ravel(), custom_model(head.k), *columns_of(*mixture))
         return symbols
 
     y_hat = walk_mixtures(codec, head, z_hat, symbols_at)
@@ -136,9 +135,8 @@ def decode_mixtures(codec: Cheng2020Anchor, head: nn.Sequential, words: np.ndarr
     """y_hat (M, h, w) again, from the words and z_hat alone."""
     decoder = constriction.stream.queue.RangeDecoder(words)
 
-    def symbols_at(rows, columns, scales, means, weights):
-        centred = means - (weights * means).sum(1, keepdim=True)
-        flat = decoder.decode(custom_model(head.k), *columns_of(scales, centred, weights))
+    def symbols_at(rows, columns, mean, mixture):
+        flat = decoder.decode(custom_model(head.k), *columns_of(*mixture))
         return torch.from_numpy(flat).float().reshape(len(rows), -1)
 
     return walk_mixtures(codec, head, z_hat, symbols_at)

@@ -45,10 +45,8 @@ class Hyperprior(nn.Module):
             conv1x1(M, WIDTH), nn.LeakyReLU(), conv3x3(WIDTH, WIDTH, stride=2), nn.LeakyReLU(),
             conv3x3(WIDTH, Z_CHANNELS, stride=2),
         )  # fmt: skip
-        up = [conv1x1(WIDTH, 4 * WIDTH), nn.PixelShuffle(2), nn.LeakyReLU(), conv3x3(WIDTH, WIDTH), nn.LeakyReLU()]
-        up2 = [conv1x1(WIDTH, 4 * WIDTH), nn.PixelShuffle(2), nn.LeakyReLU(), conv3x3(WIDTH, WIDTH), nn.LeakyReLU()]
         last = conv1x1(WIDTH, 2 * M if means else M)
-        self.h_s = nn.Sequential(conv3x3(Z_CHANNELS, WIDTH), nn.LeakyReLU(), *up, *up2, last)
+        self.h_s = nn.Sequential(conv3x3(Z_CHANNELS, WIDTH), nn.LeakyReLU(), *doubled(), *doubled(), last)
         self.entropy_bottleneck = EntropyBottleneck(Z_CHANNELS)
         self.gaussian = GaussianConditional(None)
 
@@ -79,8 +77,13 @@ class Hyperprior(nn.Module):
         return likelihood[:, 0].detach().numpy()
 
 
-def prior_path(name: str, quality: int = QUALITY) -> Path:
-    return ROOT / "checkpoints" / f"prior-q{quality}-{name}.safetensors"
+def doubled() -> list[nn.Module]:
+    """Layers that double height and width."""
+    return [conv1x1(WIDTH, 4 * WIDTH), nn.PixelShuffle(2), nn.LeakyReLU(), conv3x3(WIDTH, WIDTH), nn.LeakyReLU()]
+
+
+def prior_path(name: str) -> Path:
+    return ROOT / "checkpoints" / f"prior-q{QUALITY}-{name}.safetensors"
 
 
 def load_prior(codec: Cheng2020Anchor, name: str) -> Hyperprior:
@@ -159,7 +162,7 @@ def bits_of_counts(y_hats: list[Tensor]) -> Tensor:
     return -(counts / counts.sum(1, keepdim=True)).log2().clamp(min=-RAREST)
 
 
-def costs(head: Hyperprior, y_hat: Tensor, z_weight: float = 1.0) -> tuple[Tensor, Tensor]:
+def costs(head: Hyperprior, y_hat: Tensor) -> tuple[Tensor, Tensor]:
     """Bits of y and of z at each position of y; in training z is noisy for its own bits and rounded for h_s."""
     z = head.z(y_hat)
     if head.training:

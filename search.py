@@ -6,7 +6,7 @@ codec's own loss, lambda * 255**2 * MSE + bpp (Campos et al., CVPR workshops 201
 2020).
 
 Symbols are rounded, and a staircase has no slope.  The descent sees a soft staircase instead (Agustsson and Theis,
-NeurIPS 2020), nearly flat where a symbol is safe and steep where it tips.
+NeurIPS 2020), which rises slowly where a symbol is safe and steeply where it tips.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from helpers import Cheng2020Anchor, image_to_tensor
+from dgml import LARGEST, N_SCALES, SMALLEST, TAIL, TAIL_OF_SMALLEST
+from helpers import Cheng2020Anchor, image_to_tensor, z_medians
 
 STEP = 0.025  # the root mean square of a full step, in units of y; it falls in a straight line to zero
 MOMENTUM = 0.8
@@ -59,7 +60,7 @@ def descend(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, y_h
     """
     y, z, y_hat = (torch.from_numpy(latent)[None].float() for latent in (y, z, y_hat))
     y.requires_grad_()
-    medians = codec.entropy_bottleneck.quantiles.detach()[:, 0, 1].reshape(1, -1, 1, 1)
+    medians = z_medians(codec)
     with torch.no_grad():
         hyper = codec.h_s(torch.round(z - medians) + medians)  # z stays as it is
         _, means = prediction(codec, y_hat, hyper)
@@ -116,8 +117,11 @@ def prediction(codec: Cheng2020Anchor, y_hat: Tensor, hyper: Tensor) -> tuple[Te
 
 def symbol_bits(symbols: Tensor, scales: Tensor) -> Tensor:
     """The bits of symbols of any value, with the heavy tails of the tables (bitstream.gaussian_tables)."""
-    scales = scales.clamp(0.11, 256)
-    share = torch.where(scales > 0.1134, 2.0**-7, 2.0**-11)
+    scales = scales.clamp(SMALLEST, LARGEST)
+    second = SMALLEST * (LARGEST / SMALLEST) ** (
+        0.5 / (N_SCALES - 1)
+    )  # here the second table takes over from the first
+    share = torch.where(scales > second, TAIL, TAIL_OF_SMALLEST)
     near, far = (torch.special.ndtr((0.5 - symbols.abs()) / s) - torch.special.ndtr((-0.5 - symbols.abs()) / s)
                  for s in (scales, 3 * scales + 0.5))  # fmt: skip
     return -((1 - share) * near + share * far + 1e-12).log2()

@@ -25,8 +25,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from compressai.entropy_models import EntropyBottleneck
-from compressai.layers import AttentionBlock
 from compressai.ops import quantize_ste
 from pytorch_optimizer import SOAP
 from safetensors.torch import save
@@ -49,25 +47,24 @@ from helpers import (
     load_codec,
     load_images,
     pad,
-    read_checkpoint,
     rgb_pictures,
-    widths,
-    written_whole,
+    write_whole,
+    z_medians,
 )
 from mixtures import COMPONENTS, latents, likelihoods, new_head
 from priors import HEADS, fit
+from starts import plant, scale_hyperprior, scale_latents, wake_y, wake_z
 
 PATCH, BATCH = 256, 2  # a side of z is a 64th: in patches of 128 pixels no position of z has all its neighbours
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
 HELD_OUT_SIZE = 256  # held-out loss: the central square of each
 LOG_EVERY, HOLD_EVERY = 50, 500
-STATE = ("kind", "photographs", "progress", "codec", "average", "optimizers")  # the parts of state.pt
+STATE = ("facts", "progress", "codec", "average", "optimizers")  # the parts of state.pt
 WARM_UP = 100  # steps of rising rate
 TIMED = 40  # steps after which --minutes becomes a number of steps
 Z_FREE, Z_FULL = 1000, 3000  # until the first step the bits of z count nothing, from the second on fully
 ANNEAL = 16  # times λ at the start of a run with --anneal
-ASLEEP = 0.1  # --wake: a channel of y or z is idle if its symbols differ more rarely than this from their commonest
-SEEN_ASLEEP = 24  # patches that tell
+SEEN_ASLEEP = 24  # patches that tell which channels are idle
 AVERAGE = 0.999  # of the averaged weights, how much stays at each step
 SOAP_LR, ADAM_LR = 3e-3, 1e-3
 HEAD_SIZE, HEAD_BATCH = 512, 4096  # a head's training: the central square of each photograph, positions of y in a step
@@ -151,89 +148,6 @@ def new_codec(args: argparse.Namespace, patches: "Patches") -> Cheng2020Anchor:
     return codec
 
 
-@torch.no_grad()
-def plant(codec: Cheng2020Anchor, path: Path, x: torch.Tensor, y_std: float = 2.0) -> None:
-    """Begin with the pictures of a codec of narrower y: put g_a and g_s of its checkpoint into this one's.
-
-    The new channels of y carry fresh features of ``x`` with a standard deviation of ``y_std``, so that rounding leaves
-    them a signal.  Nothing reads them yet: those weights are zero, but their gradients are not.
-    """
-    own, narrow = codec.state_dict(), read_checkpoint(path)
-    if widths(narrow)[0] > codec.N or widths(narrow)[1] >= codec.M:
-        raise ValueError(f"{path} is no narrower than N = {codec.N}, M = {codec.M}: --init starts from such a one")
-    if not {name for name in narrow if name.startswith(("g_a.", "g_s."))} <= own.keys():
-        raise ValueError(f"{path} is of another architecture")
-    for name, small in narrow.items():
-        if name.startswith(("g_a.", "g_s.")):
-            part = own[name][: len(small)]
-            part.zero_()[(slice(None), *map(slice, small.shape[1:2]))] = small
-    last, m = codec.g_a[-1], widths(narrow)[1]
-    factor = y_std / codec.g_a(x)[:, m:].std()
-    last.weight[m:] *= factor
-    last.bias[m:] *= factor
-
-
-@torch.no_grad()
-def wake_y(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 2.0) -> int:
-    """Give the channels of y that are all but constant on ``x`` a fresh start, and return how many they are.
-
-    Rate pressure has silenced them.  Each gets fresh features with a standard deviation of ``y_std``, which the entropy
-    model expects.  As in :func:`plant` nothing reads them yet.
-    """
-    idle = asleep(codec.g_a(x))
-    if not idle.any():
-        return 0
-    begin_anew(codec.g_a, x, idle, y_std)
-    second = codec.g_s[1]
-    # The second block too: the first adds to y, and hands it on.
-    readers = (codec.g_s[0].conv1, second.subpel_conv[0], second.upsample[0], codec.h_a[0], codec.context_prediction)
-    for reader in readers:
-        reader.weight[:, idle] = 0
-    predicted = codec.entropy_parameters[-1]
-    for weight, bias, value in zip(predicted.weight.chunk(2), predicted.bias.chunk(2), (y_std, 0.0)):  # scales, means
-        weight[idle], bias[idle] = 0, value
-    return int(idle.sum())
-
-
-@torch.no_grad()
-def wake_z(codec: Cheng2020Anchor, x: torch.Tensor, z_std: float = 1.0) -> int:
-    """As :func:`wake_y`, for the channels of z: h_s does not read the fresh ones yet, and their densities are fresh."""
-    bottleneck, reader = codec.entropy_bottleneck, codec.h_s[0]
-    medians = bottleneck._get_medians().reshape(1, -1, 1, 1)
-    idle = asleep(codec.h_a(codec.g_a(x)) - medians)
-    if not idle.any():
-        return 0
-    reader.bias += (reader.weight.sum((2, 3)) * medians.flatten())[:, idle].sum(1)
-    reader.weight[:, idle] = 0
-    begin_anew(codec.h_a, codec.g_a(x), idle, z_std)
-    density = EntropyBottleneck(len(idle), init_scale=2 * z_std)
-    for own, new in zip(bottleneck.parameters(), density.parameters()):
-        own[idle] = new[idle]
-    return int(idle.sum())
-
-
-def begin_anew(transform: torch.nn.Sequential, x: torch.Tensor, idle: torch.Tensor, std: float) -> None:
-    """Make the channels ``idle`` of g_a or h_a fresh features of ``x``, with a mean of 0 and a deviation of ``std``."""
-    last = transform[-1]
-    fresh = deepcopy(last)
-    fresh.reset_parameters()
-    last.weight[idle], last.bias[idle] = fresh.weight[idle], 0.0
-    features = transform(x)[:, idle]
-    factor = std / features.std((0, 2, 3))
-    last.weight[idle] *= factor.reshape(-1, 1, 1, 1)
-    last.bias[idle] = -factor * features.mean((0, 2, 3))
-
-
-def asleep(latents: torch.Tensor) -> torch.Tensor:
-    """Which channels of ``latents`` (B, C, H, W) are all but constant once rounded: a mask (C,)."""
-    symbols = latents.round().transpose(0, 1).flatten(1)
-    return (symbols != symbols.mode(dim=1, keepdim=True).values).float().mean(1) < ASLEEP
-
-
-def kind_of(quality: int, codec: Cheng2020Anchor) -> str:
-    return f"quality {quality} ({type(codec).__name__}, N = {codec.N}, M = {codec.M})"
-
-
 def resume(run: Path, facts: dict[str, object], codec, average, optimizers) -> Progress:
     """Load the state in the run folder, if there is one; ValueError where it is of another run than ``facts`` say."""
     if (run / "head.safetensors").exists():
@@ -241,12 +155,11 @@ def resume(run: Path, facts: dict[str, object], codec, average, optimizers) -> P
     if not (run / "state.pt").exists():
         return Progress()
     saved = read_state(run / "state.pt")
-    if saved["kind"] != kind_of(facts["quality"], codec):
-        raise ValueError(f"{run} holds a run of {saved['kind']}: choose another folder with --run")
-    if saved["photographs"] != facts["photographs"]:
-        raise ValueError(f"{run} was trained on other photographs: choose another folder with --run")
-    if saved["codec"].keys() != codec.state_dict().keys():
-        raise ValueError(f"{run} was begun otherwise, with --init or without: choose another folder with --run")
+    for key, value in facts.items():
+        if saved["facts"].get(key) != value:
+            raise ValueError(
+                f"{run} holds a run with {key} {saved['facts'].get(key)!r}, not {value!r}: choose another folder with --run"
+            )
     torch.nn.Module.load_state_dict(codec, saved["codec"])
     torch.nn.Module.load_state_dict(average, saved["average"])
     for optimizer, state in zip(optimizers, saved["optimizers"]):
@@ -337,11 +250,9 @@ def log_and_save(run: Path, facts, codec, average, optimizers, progress: Progres
     stands = {key: value for key, value in asdict(progress).items() if key != "steps"}
     log_line(run / "log.csv", stands | means | held_out_columns)
     state = io.BytesIO()
-    torch.save({"kind": kind_of(facts["quality"], codec), "photographs": facts["photographs"], "progress": asdict(progress),
-                "codec": codec.state_dict(), "average": average.state_dict(),
+    torch.save({"facts": facts, "progress": asdict(progress), "codec": codec.state_dict(), "average": average.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, state)  # fmt: skip
-    with written_whole(run / "state.pt") as part:
-        part.write_bytes(state.getbuffer())
+    write_whole(run / "state.pt", state.getvalue())
 
 
 def facts_of(args: argparse.Namespace, codec: Cheng2020Anchor, hashes: list[str]) -> dict[str, object]:
@@ -406,7 +317,7 @@ def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: floa
     with torch.autocast(x.device.type, enabled=False):
         y, z = y.float(), z.float()
         _, z_likelihoods = codec.entropy_bottleneck(z)
-        medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
+        medians = z_medians(codec)
         z_hat = quantize_ste(z - medians) + medians
     hyper = codec.h_s(z_hat)
     seen = y + (as_decoded(codec, y, hyper) - y).detach() if settled else gaussian.quantize(y, "noise")
@@ -481,62 +392,7 @@ def held_out_losses(codec: Cheng2020Anchor, pictures: list[torch.Tensor], lmbda:
     return {key: float(np.mean([float(row[key]) for row in rows])) for key in rows[0]}
 
 
-# ---------------------------------------------------------------- the start and the optimizers
-
-
-def scale_latents(codec: Cheng2020Anchor, x: torch.Tensor) -> None:
-    """Rescale a fresh codec so that y and z of the batch ``x`` start with a spread that rounding cannot erase."""
-    scale_y(codec, x)
-    scale_hyperprior(codec, x)
-
-
-@torch.no_grad()
-def scale_y(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 5.0) -> None:
-    """Give y of the batch ``x`` a standard deviation of ``y_std``, and g_s what it read before.
-
-    The last layer of g_a is multiplied, the first that reads y in g_s is divided.
-    An attention block next to y goes on doing what it did: with a wider input its mask would saturate at once.
-    """
-    last = [layer for layer in codec.g_a if hasattr(layer, "weight")][-1]
-    first = next(layer for layer in codec.g_s if hasattr(layer, "conv1"))
-    factor = y_std / codec.g_a(x).std()
-    last.weight *= factor
-    last.bias *= factor
-    first.conv1.weight /= factor
-    for block in (codec.g_a[-1], codec.g_s[0]):
-        if isinstance(block, AttentionBlock):
-            widen(block, float(factor))
-
-
-@torch.no_grad()
-def scale_hyperprior(codec: Cheng2020Anchor, x: torch.Tensor, z_std: float = 2.0) -> None:
-    """Rescale fresh layers around y of the batch ``x``: z has a standard deviation of ``z_std``, h_s hands it on, and
-    the scale predicted for a channel of y is its standard deviation."""
-    y = codec.g_a(x)
-    for reader in (codec.h_a[0], codec.context_prediction):
-        reader.weight /= y.std()
-    factor = z_std / codec.h_a(y).std()
-    codec.h_a[-1].weight *= factor
-    codec.h_a[-1].bias *= factor
-    codec.h_s[0].weight /= factor
-    # Five fresh layers would hand on a fortieth of what z says: z would fall silent before they have grown.
-    spread = codec.h_s(codec.h_a(y)).std()
-    codec.h_s[-1].weight /= spread
-    codec.h_s[-1].bias /= spread
-    codec.entropy_parameters[-1].bias[: codec.M] += y.std(dim=(0, 2, 3))
-
-
-@torch.no_grad()
-def widen(block: AttentionBlock, factor: float) -> None:
-    """Make block(factor * x) equal to factor times what block(x) was: x + a(x) * sigmoid(b(x)).
-
-    Both branches are ReLUs and convolutions, so with wider biases they follow a wider input; the mask must not.
-    """
-    for name, parameter in block.named_parameters():
-        if name.endswith("bias"):
-            parameter *= factor
-    block.conv_b[-1].weight /= factor
-    block.conv_b[-1].bias /= factor
+# ---------------------------------------------------------------- the optimizers
 
 
 def make_optimizers(codec: Cheng2020Anchor) -> list[torch.optim.Optimizer]:
@@ -668,11 +524,11 @@ def hashes_of(photographs: list[tuple[str, np.ndarray]]) -> list[str]:
 def write_list(path: Path, photographs: list[tuple[str, np.ndarray]], hashes: list[str]) -> None:
     """List the photographs, of a folder that may not be there yet, with the SHA-256 of their pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as part, part.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("name", "sha256", "used"))
-        for i, ((name, _), digest) in enumerate(zip(photographs, hashes)):
-            writer.writerow((name, digest, "training" if i % HELD_OUT_EVERY else "held out"))
+    used = ("training" if i % HELD_OUT_EVERY else "held out" for i in range(len(photographs)))
+    rows = [("name", "sha256", "used"), *zip((name for name, _ in photographs), hashes, used)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_whole(path, text.getvalue().encode())
 
 
 def list_digest(hashes: list[str]) -> str:
@@ -699,29 +555,28 @@ def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]
     unit = 2.0 ** (taps.abs().amax((1, 2), keepdim=True).clamp(min=2.0**-10) / 127).log2().ceil()
     tensors[CONTEXT], tensors[CONTEXT_UNIT] = (taps / unit).round().to(torch.int8), unit.half()
     # A codec that started from a checkpoint carries that one's table.
-    tensors[Z_TABLE] = torch.from_numpy(make_z_frequencies(deepcopy(codec).half().float()))
+    tensors[Z_TABLE] = torch.from_numpy(make_z_frequencies(deepcopy(codec).cpu().half().float()))
     save_tensors(tensors, path, facts)
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path, facts: dict[str, object]) -> None:
     """A safetensors file, written whole, with ``facts`` in its header."""
     # Into memory first: the libraries' own answer to a full disk is a traceback.
-    data = save(tensors, {key: str(value) for key, value in facts.items()})
-    with written_whole(path) as part:
-        part.write_bytes(data)
+    write_whole(path, save(tensors, {key: str(value) for key, value in facts.items()}))
 
 
 def log_line(path: Path, row: dict[str, object]) -> None:
     """Add a line to a CSV file, in place of those of this step and later ones, which a killed run may have left."""
     lines = []
     if path.exists():
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             lines = [line for line in csv.DictReader(file) if int(line["step"]) < row["step"]]
     lines.append({key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()})
-    with written_whole(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, row, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, row, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_whole(path, text.getvalue().encode())
 
 
 # ---------------------------------------------------------------- command line
@@ -783,9 +638,11 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """What argparse can't say of how the arguments go together; it ends with exit status 2."""
     if (args.mixture or args.head) and (not args.steps or args.steps < LOG_EVERY):
         parser.error(f"{'--mixture' if args.mixture else '--head'} goes with --steps, at least {LOG_EVERY}")
-    codecs_own = [name for name in ("init", "plant", "wake", "anneal", "widths", "attention") if getattr(args, name)]
-    if (args.mixture or args.head) and codecs_own:
-        parser.error(f"--{codecs_own[0]} is for a codec, and a head is trained on the bundled one")
+    codecs_own = ["init", "plant", "wake", "rate", "decay", "anneal", "widths", "batch", "patch", "attention"]
+    codecs_own += ["precision"] if args.head else []
+    given = [name for name in codecs_own if getattr(args, name) != parser.get_default(name)]
+    if (args.mixture or args.head) and given:
+        parser.error(f"--{given[0]} is for a codec, and a head is trained on the bundled one")
     if args.wake and (args.attention or not args.init):
         parser.error("--wake goes with --init, and not with --attention")
     if args.patch % 64 or args.patch > HELD_OUT_SIZE:

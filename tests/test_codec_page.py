@@ -484,7 +484,7 @@ def test_the_map_adds_up_to_the_file(local):
     """The bits of all positions and of z are the length of the stream, but for the coder's last word or two."""
     found = local.evaluate(TRACE.replace("return { fast", "return { side: found.sideBits, fast"), {
         "quality": 6, "file": base64.b64encode((VECTORS / "q6.dgml").read_bytes()).decode(), "fast": True})  # fmt: skip
-    tables = bitstream.load_file(ROOT / "checkpoints" / "gaussian_tables.safetensors")
+    tables = bitstream.y_tables()
     symbols = (np.array(found["y_hat"]) - np.array(found["means"])) / bitstream.ONE
     rows = np.searchsorted(tables["thresholds"], found["scales"], side="right")
     bits = 24 - np.log2(tables["frequencies"][rows, np.abs(symbols).astype(int)])

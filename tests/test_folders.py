@@ -213,7 +213,7 @@ def test_the_default_index(folder, count, index, tmp_path, monkeypatch):
     for i in range(count):
         save(tmp_path / folder / f"{i:02}.png")
     monkeypatch.setenv("DGML_IMAGES", str(tmp_path / folder) + "/")
-    assert default_index() == default_index(load_images()) == index
+    assert default_index() == index
 
 
 def test_the_default_index_of_the_bundled_pictures_is_0(monkeypatch):

@@ -175,6 +175,8 @@ def test_transparency_is_laid_on_white():
 
     grey = np.asarray(to_rgb(reloaded(Image.fromarray(levels[..., 2:], "LA"))))
     assert np.abs(grey[..., 0] - over_white(levels[..., 2], levels[..., 3])).max() <= 1
+    premultiplied = np.asarray(to_rgb(Image.fromarray(levels[..., 2:], "LA").convert("La")))
+    assert np.abs(premultiplied[..., 0] - over_white(levels[..., 2], levels[..., 3])).max() <= 2
 
 
 def test_palette_with_a_transparent_colour():

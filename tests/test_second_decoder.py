@@ -53,7 +53,7 @@ def second_decoder(codec, file):
     assert (magic, version) == (b"DGML", 1)
     decoder = RangeDecoder([word for (word,) in struct.iter_unpack("<I", file[22:])])
     z_table = bitstream.z_frequencies(codec).tolist()
-    stored = bitstream.load_file(helpers.ROOT / "checkpoints" / "gaussian_tables.safetensors")
+    stored = bitstream.y_tables()
     y_table = [half[:0:-1] + half for half in stored["frequencies"].tolist()]
     thresholds = stored["thresholds"].tolist()
 

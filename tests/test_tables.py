@@ -13,9 +13,7 @@ import helpers
 
 
 def y_frequencies():
-    return bitstream.load_file(helpers.ROOT / "checkpoints" / "gaussian_tables.safetensors")["frequencies"].astype(
-        np.int64
-    )
+    return bitstream.y_tables()["frequencies"].astype(np.int64)
 
 
 def test_frequencies_add_up(codec):
@@ -50,7 +48,7 @@ def test_thresholds_lie_between_the_scales():
 
 
 def test_stored_gaussian_tables_are_those_of_the_code():
-    stored = bitstream.load_file(helpers.ROOT / "checkpoints" / "gaussian_tables.safetensors")
+    stored = bitstream.y_tables()
     made = bitstream.gaussian_tables()
     assert stored.keys() == made.keys()
     assert all(np.array_equal(stored[name], made[name]) for name in made)

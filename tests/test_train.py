@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 import bitstream
 import helpers
+import starts
 import train
 
 CHECKPOINTS = sorted((helpers.ROOT / "checkpoints").glob("cheng2020-anchor-q*.safetensors"))
@@ -175,7 +176,8 @@ def test_photographs_smaller_than_needed_are_left_out_and_named(photographs, cap
 @pytest.mark.parametrize(
     "wrong",
     ["--steps 0", "--steps -5", "--minutes 0", "--minutes nan", "--steps 20 --mixture 3", "--minutes 1 --mixture 3",
-     "--steps 9 --patch 100", "--steps 9 --decay 2", "--steps 9 --rate 1e308", "--steps 9 --precision fp16", "--steps 9 --attention --widths 8 16"],
+     "--steps 9 --patch 100", "--steps 9 --decay 2", "--steps 9 --rate 1e308", "--steps 9 --precision fp16", "--steps 9 --attention --widths 8 16",
+     "--steps 100 --mixture 3 --rate 0.5", "--steps 100 --head scales --batch 4", "--steps 100 --head means --precision bf16"],
 )  # fmt: skip
 def test_arguments_out_of_bounds_are_one_line(wrong, capsys):
     with pytest.raises(SystemExit):
@@ -196,7 +198,7 @@ def test_a_checkpoint_of_another_width(photographs, tmp_path, small):
 
 def test_a_run_of_another_quality(photographs, tmp_path, small):
     train.train(arguments(photographs, tmp_path / "run", steps=2))
-    with pytest.raises(ValueError, match="run of quality 1"):
+    with pytest.raises(ValueError, match="a run with quality 1, not 2"):
         train.train(arguments(photographs, tmp_path / "run", quality=2))
 
 
@@ -328,13 +330,13 @@ def test_patches_are_cut_from_the_photographs():
 
 @torch.no_grad()
 def test_idle_channels_of_y_wake_without_a_change_of_the_picture(monkeypatch):
-    monkeypatch.setattr(train, "ASLEEP", 1e-6)  # those that never say anything: nothing is lost with them
+    monkeypatch.setattr(starts, "ASLEEP", 1e-6)  # those that never say anything: nothing is lost with them
     x = helpers.image_to_tensor(helpers.load_images()[0]["image"])[..., :256, :256]
     codec = helpers.load_trained(helpers.checkpoint_path(3, "bundled"))
     silenced = slice(5, 9)
     codec.g_a[-1].weight[silenced], codec.g_a[-1].bias[silenced] = 0, 0.2
     y, before = codec.g_a(x), codec(x)["x_hat"]
-    woken = train.wake_y(codec, x)
+    woken = starts.wake_y(codec, x)
     again, after = codec.g_a(x), codec(x)
     idle = (again != y).any(dim=3).any(dim=2).any(dim=0)
     assert 4 <= woken == int(idle.sum()) < codec.M and idle[silenced].all()
@@ -343,20 +345,20 @@ def test_idle_channels_of_y_wake_without_a_change_of_the_picture(monkeypatch):
     assert torch.allclose(after["x_hat"], unread, atol=1e-4)
     assert helpers.psnr(x, after["x_hat"]) == pytest.approx(helpers.psnr(x, before), abs=0.1)
     assert -after["likelihoods"]["y"][:, silenced].log2().mean() < 5
-    assert train.wake_y(codec, x) == 0
+    assert starts.wake_y(codec, x) == 0
 
 
 @torch.no_grad()
 def test_idle_channels_of_z_wake_without_a_change_of_the_picture(monkeypatch):
-    monkeypatch.setattr(train, "ASLEEP", 1e-6)  # those that never say anything
+    monkeypatch.setattr(starts, "ASLEEP", 1e-6)  # those that never say anything
     x = helpers.image_to_tensor(helpers.load_images()[0]["image"])[..., :512, :512]
     codec = helpers.load_trained(helpers.checkpoint_path(3, "bundled"))
     silenced = slice(5, 9)
     medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
     codec.h_a[-1].weight[silenced], codec.h_a[-1].bias[silenced] = 0, medians[0, silenced, 0, 0]
     z, before = codec.h_a(codec.g_a(x)), codec(x)
-    idle = train.asleep(z - medians)
-    woken = train.wake_z(codec, x)
+    idle = starts.asleep(z - medians)
+    woken = starts.wake_z(codec, x)
     again, after = codec.h_a(codec.g_a(x)), codec(x)
     assert 4 <= woken == int(idle.sum()) < codec.N and idle[silenced].all()
     assert torch.allclose(again[:, idle].std((0, 2, 3)), torch.tensor(1.0), rtol=1e-3)
@@ -365,7 +367,7 @@ def test_idle_channels_of_z_wake_without_a_change_of_the_picture(monkeypatch):
     bits_y = [-out["likelihoods"]["y"].log2().sum().item() for out in (before, after)]
     assert bits_y[1] == pytest.approx(bits_y[0], rel=0.01)  # nothing reads the fresh channels yet
     assert 1 < -after["likelihoods"]["z"][:, idle].log2().mean() < 5
-    assert train.wake_z(codec, x) == 0
+    assert starts.wake_z(codec, x) == 0
 
 
 def test_a_planted_codec_makes_the_narrow_ones_pictures():
@@ -373,7 +375,7 @@ def test_a_planted_codec_makes_the_narrow_ones_pictures():
     path, x = helpers.checkpoint_path(3, "bundled"), torch.rand(2, 3, 64, 64)
     narrow = helpers.load_trained(path)
     codec = helpers.DeepAnchor(narrow.N, narrow.M + 64)
-    train.plant(codec, path, x)
+    starts.plant(codec, path, x)
     with torch.no_grad():
         y, y_narrow = codec.g_a(x), narrow.g_a(x)
         assert torch.allclose(y[:, : narrow.M], y_narrow, atol=1e-4)
@@ -413,14 +415,14 @@ def test_an_attention_block_with_a_wider_input_does_what_it_did():
     block, x = AttentionBlock(16), torch.randn(1, 16, 12, 12)
     with torch.no_grad():
         before = 5 * block(x)
-        train.widen(block, 5.0)
+        starts.widen(block, 5.0)
         assert torch.allclose(block(5 * x), before, atol=1e-5)
 
 
 def test_scaled_latents_survive_rounding():
     torch.manual_seed(0)
     codec, x = Cheng2020Anchor(32), torch.rand(2, 3, 128, 128)
-    train.scale_latents(codec, x)
+    starts.scale_latents(codec, x)
     with torch.no_grad():
         y = codec.g_a(x)
         assert y.std().item() == pytest.approx(5, rel=1e-3)
@@ -448,7 +450,7 @@ def test_two_passes_come_closer_to_what_a_decoder_sees():
 def test_every_part_learns(z_weight):
     torch.manual_seed(0)
     codec, x = Cheng2020Anchor(32), torch.rand(2, 3, 128, 128)
-    train.scale_latents(codec, x)
+    starts.scale_latents(codec, x)
     row = train.losses(codec, x, 0.01, z_weight)
     row["loss"].backward()
     parts = (codec.g_a, codec.h_a, codec.h_s, codec.g_s, codec.context_prediction, codec.entropy_parameters)
@@ -458,7 +460,7 @@ def test_every_part_learns(z_weight):
 def test_scales_learn_from_the_symbols_once_z_counts():
     torch.manual_seed(0)
     codec, x = Cheng2020Anchor(32), torch.rand(2, 3, 128, 128)
-    train.scale_latents(codec, x)
+    starts.scale_latents(codec, x)
     early, late = (train.losses(codec, x, 0.0, weight) for weight in (0.999, 1.0))
     # Without distortion the early loss is the rate of noisy latents; later that of the coded symbols is added.
     assert early["loss"].item() == pytest.approx(early["bpp"].item(), rel=0.01)

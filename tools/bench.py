@@ -5,7 +5,6 @@ pictures in the same process with the same threads.
 Times are medians of three runs, or of one for CompressAI and for pictures over one megapixel.
 """
 
-import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +26,7 @@ SIDES = {0.1: (384, 256), 0.4: (768, 512), 1.6: (1536, 1024), 6.3: (3072, 2048),
 
 def main() -> None:
     pictures = [helpers.to_rgb(row["image"]) for row in helpers.load_images().select(range(3))]
-    source = Path(os.environ.get("DGML_IMAGES") or "bundled").name
+    source = Path(helpers.setting("IMAGES")).name
     print(f"three pictures of {source}, {torch.get_num_threads()} threads\n")
     print("Bytes: the stream against the information of its symbols, under the stored tables and under Gaussians,")
     print("and the whole file against that information and against CompressAI's strings. Times: how often faster.\n")
@@ -100,7 +99,7 @@ def bytes_of_information(codec, model, picture) -> tuple[float, float]:
 
     bitstream.walk(model, z_hat, symbols_at)
     symbols, scales = (np.concatenate(part) for part in zip(*seen))
-    table = bitstream.load_file(bitstream.ROOT / "checkpoints" / "gaussian_tables.safetensors")["frequencies"]
+    table = bitstream.y_tables()["frequencies"]
     nearest = np.searchsorted(model.thresholds, scales, side="right")
     by_tables = -np.log2(table[nearest, symbols.astype(int)] / 2**24).sum()
     sigma = np.maximum(scales / bitstream.ONE, 0.11)

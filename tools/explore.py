@@ -32,7 +32,7 @@ from helpers import (
     pad,
     psnr,
     to_rgb,
-    written_whole,
+    write_whole,
 )
 
 INPUTS = ("*.py", "tools/explore.py", "tools/cards.py", "checkpoints/*.safetensors", "checkpoints/logs/q3*.csv")
@@ -89,45 +89,55 @@ def copy(app, exception) -> None:
         shutil.copytree(app.explore, Path(app.outdir) / "_static" / "explore" / "run", dirs_exist_ok=True)
 
 
-@torch.no_grad()
 def make(folder: Path, images, index: int) -> None:
     """Encode, decode and write the pictures, and the parts of pages that depend on them."""
     folder.mkdir(parents=True, exist_ok=True)
     picture = to_rgb(images[index]["image"])
-    x = image_to_tensor(picture)
     picture.save(folder / "original.webp", quality=95, method=6)
     facts, maps, kept = [], [], {}
     for quality in QUALITIES:
         codec = load_codec(quality)
-        data = bitstream.encode(codec, picture, quality)
-        decoded = bitstream.decode(codec, data)
+        fact, decoded, likelihoods, data = code(codec, picture)
         decoded.save(folder / f"q{quality}.webp", lossless=True, method=6)  # its faults are the subject
-        out = codec(pad(x))
-        maps.append(bits(out["likelihoods"]["y"])[0].sum(0).numpy() / 256)
-        rate = 8 * len(data) / (picture.width * picture.height)
-        facts.append((quality, len(data), rate, psnr(x, image_to_tensor(decoded))))
+        facts.append(fact)
+        maps.append(bits(likelihoods["y"])[0].sum(0).numpy() / 256)
         if quality == KEPT:
-            kept = {"codec": codec, "data": data, "decoded": decoded, "likelihoods": out["likelihoods"]}
-    dearest = np.quantile(maps[-1], 0.99)  # one scale for all six, that a single block does not darken
-    for quality, block in zip(QUALITIES, maps):
-        colours = matplotlib.colormaps["inferno"](np.minimum(block / dearest, 1))[
-            : -(-picture.height // 16), : -(-picture.width // 16), :3
-        ]
-        Image.fromarray(np.uint8(255 * colours)).save(folder / f"bits{quality}.png")
+            kept = {"codec": codec, "data": data, "decoded": decoded, "likelihoods": likelihoods}
+    dearest = draw_maps(folder, maps, picture.size)
     jpeg = jpeg_of_bytes(picture, len(kept["data"]))
     (folder / "jpeg.jpg").write_bytes(jpeg)
     kept["jpeg"] = to_rgb(Image.open(io.BytesIO(jpeg)))
     cards.draw(folder, cards.Run(picture, facts, **kept))
-    weights, shown = describe(load_codec(KEPT), images, index).split("\n")
-    what = f"{weights.split(',')[0]}; {shown}"
+    weights, shown = describe(kept["codec"], images, index).split("\n")
+    jpeg_db = psnr(image_to_tensor(picture), image_to_tensor(kept["jpeg"]))
     texts = {
-        "codec": codec_part(facts, picture.size, float(dearest), what),
+        "codec": codec_part(facts, picture.size, dearest, f"{weights.split(',')[0]}; {shown}"),
         "wavefront": wavefront_part(),
-        "front": front_part(facts[KEPT - 1], jpeg, psnr(x, image_to_tensor(kept["jpeg"])), picture.size),
+        "front": front_part(facts[KEPT - 1], jpeg, jpeg_db, picture.size),
     }
     for name, text in texts.items():  # the front comes last: where it is, all is
-        with written_whole(folder / f"{name}.html") as part:
-            part.write_text(text, encoding="utf-8")
+        write_whole(folder / f"{name}.html", text.encode())
+
+
+@torch.no_grad()
+def code(codec, picture: Image.Image) -> tuple[cards.Fact, Image.Image, dict[str, torch.Tensor], bytes]:
+    """What is told of the file, the picture that it decodes to, the likelihoods of a forward pass, and the file."""
+    data = bitstream.encode(codec, picture, codec.quality)
+    decoded = bitstream.decode(codec, data)
+    x = image_to_tensor(picture)
+    rate = 8 * len(data) / (picture.width * picture.height)
+    fact = cards.Fact(codec.quality, len(data), rate, psnr(x, image_to_tensor(decoded)))
+    return fact, decoded, codec(pad(x))["likelihoods"], data
+
+
+def draw_maps(folder: Path, maps: list[np.ndarray], size: tuple[int, int]) -> float:
+    """Write a picture of each quality's bits, all on one scale; returns its end, in bits per pixel."""
+    dearest = float(np.quantile(maps[-1], 0.99))  # a single block does not darken the others
+    width, height = (-(-side // 16) for side in size)
+    for quality, block in zip(QUALITIES, maps):
+        colours = matplotlib.colormaps["inferno"](np.minimum(block / dearest, 1))[:height, :width, :3]
+        Image.fromarray(np.uint8(255 * colours)).save(folder / f"bits{quality}.png")
+    return dearest
 
 
 def jpeg_of_bytes(picture: Image.Image, size: int) -> bytes:
@@ -142,54 +152,54 @@ def jpeg_of_bytes(picture: Image.Image, size: int) -> bytes:
     return best
 
 
-def front_part(fact: tuple, jpeg: bytes, jpeg_db: float, size: tuple[int, int]) -> str:
+def front_part(fact: cards.Fact, jpeg: bytes, jpeg_db: float, size: tuple[int, int]) -> str:
     """The photograph beside the file that the book ends with, and beside a JPEG of as many bytes."""
-    _, n, _, db = fact
     width, height = size
     shape = f'width="{width}" height="{height}" decoding="async"'
     return f"""<div class="explore explore-front">
 <div class="explore-pair">
 <figure><img class="front-original" src="@run@original.webp" alt="The original photograph." {shape}><figcaption>the photograph: {3 * width * height:,} bytes of pixels</figcaption></figure>
 <figure><img class="front-codec" src="@run@q{KEPT}.webp" alt="The photograph decoded from the file of the book's codec." {shape}>
-<figcaption>the file of this book: {n:,} bytes, {db:.1f} dB</figcaption></figure>
+<figcaption>the file of this book: {fact.n_bytes:,} bytes, {fact.psnr:.1f} dB</figcaption></figure>
 <figure><img class="front-jpeg" src="@run@jpeg.jpg" alt="The photograph as a JPEG of as many bytes, or of as few as JPEG can." {shape}>
 <figcaption>a JPEG: {len(jpeg):,} bytes, {jpeg_db:.1f} dB</figcaption></figure>
 </div></div>
 """
 
 
-def codec_part(facts: list[tuple], size: tuple[int, int], dearest: float, what: str) -> str:
+def codec_part(facts: list[cards.Fact], size: tuple[int, int], dearest: float, what: str) -> str:
     """The table of qualities, the pictures and the staircase: whole without a script, and what explore.js works on."""
     rows = "".join(
         f'<tr data-quality="{q}"><th scope="row"><label><input type="radio" name="quality" value="{q}"'
-        f"{' checked' if q == 3 else ''}> {q}</label></th><td>{n:,}</td><td>{rate:.3f}</td><td>{db:.2f}</td></tr>"
+        f"{' checked' if q == KEPT else ''}> {q}</label></th><td>{n:,}</td><td>{rate:.3f}</td><td>{db:.2f}</td></tr>"
         for q, n, rate, db in facts
     )
     width, height = size
+    chosen = facts[KEPT - 1]
     shape = f'width="{width}" height="{height}" loading="lazy" decoding="async"'
     here = "@run@"
     return f"""<div class="explore" id="explore-codec">
 <p>{what}</p>
 <div class="explore-table"><table><caption>Choose a quality</caption><thead><tr><th scope="col">quality</th><th scope="col">bytes of the file</th>
 <th scope="col">bits per pixel</th><th scope="col">PSNR in dB</th></tr></thead><tbody>{rows}</tbody></table></div>
-<p role="status" id="explore-chosen">Quality 3: {facts[2][1]:,} bytes, {facts[2][2]:.3f} bits per pixel, {facts[2][3]:.2f} dB.</p>
+<p role="status" id="explore-chosen">Quality {KEPT}: {chosen.n_bytes:,} bytes, {chosen.bpp:.3f} bits per pixel, {chosen.psnr:.2f} dB.</p>
 <div class="explore-pair">
 <figure><img id="explore-original" src="{here}original.webp" alt="The original photograph." {shape}><figcaption>original</figcaption></figure>
-<figure><img id="explore-decoded" src="{here}q3.webp" alt="The photograph decoded from the file of the chosen quality." {shape}>
+<figure><img id="explore-decoded" src="{here}q{KEPT}.webp" alt="The photograph decoded from the file of the chosen quality." {shape}>
 <figcaption>decoded</figcaption></figure>
 </div>
 <div class="explore-pair">
 <figure>{curve_svg(facts)}<figcaption>The staircase: a point is a file.</figcaption></figure>
-<figure><img id="explore-bits" src="{here}bits3.png" alt="Map of the bits of the chosen quality: a bright block of 16 x 16 pixels is a dear one." {shape}>
+<figure><img id="explore-bits" src="{here}bits{KEPT}.png" alt="Map of the bits of the chosen quality: a bright block of 16 x 16 pixels is a dear one." {shape}>
 <figcaption>Where the bits are: black is 0, pale yellow {dearest:.1f} bits per pixel or more.</figcaption></figure>
 </div>
 </div>
 """
 
 
-def curve_svg(facts: list[tuple]) -> str:
+def curve_svg(facts: list[cards.Fact]) -> str:
     """The rate-distortion curve as SVG; the rate is on a logarithmic axis."""
-    rates, dbs = (np.array([row[i] for row in facts]) for i in (2, 3))
+    rates, dbs = np.array([fact.bpp for fact in facts]), np.array([fact.psnr for fact in facts])
     left, right, top, bottom = 52, PLOT_WIDTH - 20, 20, PLOT_HEIGHT - 48
     x = np.interp(np.log(rates), np.log([rates.min(), rates.max()]), (left + 12, right - 8))
     y = np.interp(dbs, [dbs.min(), dbs.max()], (bottom - 12, top + 16))
