@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -89,12 +90,21 @@ def facts_of(path: Path) -> tuple[str, int]:
 # ---------------------------------------------------------------- their pictures
 
 
+class Fact(NamedTuple):
+    """What is told of a file: its quality, its size, its rate in bits per pixel, and the PSNR in dB of its picture."""
+
+    quality: int
+    n_bytes: int
+    bpp: float
+    psnr: float
+
+
 @dataclass
 class Run:
     """A photograph and what the codec made of it: all that a card may be drawn from."""
 
     picture: Image.Image
-    facts: list  # of each quality: its number, bytes, bits per pixel, dB
+    facts: list[Fact]  # of each quality
     codec: Cheng2020Anchor
     data: bytes  # the file
     decoded: Image.Image
@@ -222,14 +232,8 @@ def bars(axis, colour: dict, run: Run) -> None:
 
 
 def climb(axis, colour: dict, run: Run) -> None:
-    axis.plot(
-        np.log([fact[2] for fact in run.facts]),
-        [fact[3] for fact in run.facts],
-        "o-",
-        color=colour["bundled"],
-        lw=4,
-        ms=14,
-    )
+    rates, dbs = [fact.bpp for fact in run.facts], [fact.psnr for fact in run.facts]
+    axis.plot(np.log(rates), dbs, "o-", color=colour["bundled"], lw=4, ms=14)
 
 
 def fronts(axis, colour: dict, run: Run) -> None:

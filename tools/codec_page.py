@@ -60,8 +60,8 @@ def write(folder: Path, path_of, qualities=QUALITIES) -> None:
         facts[quality] = {"N": codec.N, "M": codec.M, "fingerprint": fingerprint, "bytes": len(script)}
     kernel = base64.b64encode(assemble()).decode()
     built = {"kernel": kernel, "qualities": facts}
-    (folder / "built.js").write_text(f"const dgmlBuilt = {json.dumps(built)};\n")
-    (folder / "sample.js").write_text(sample_script())
+    (folder / "built.js").write_text(f"const dgmlBuilt = {json.dumps(built)};\n", encoding="utf-8")
+    (folder / "sample.js").write_text(sample_script(), encoding="utf-8")
 
 
 # ---------------------------------------------------------------- the kernel
@@ -69,7 +69,7 @@ def write(folder: Path, path_of, qualities=QUALITIES) -> None:
 
 def kernel_text() -> str:
     """kernel.wat for both kinds of numbers, as one module."""
-    source, text = (SOURCE / "kernel.wat").read_text(), BEGIN
+    source, text = (SOURCE / "kernel.wat").read_text(encoding="utf-8"), BEGIN
     for words in WORDS.values():
         function = source[source.index("(func") :]
         for word, meaning in words.items():
@@ -175,7 +175,7 @@ def weights_script(quality: int, codec: torch.nn.Module) -> bytes:
         raise ValueError(f"the page's kernel wants widths that are multiples of 8, not N = {codec.N}, M = {codec.M}")
     model = bitstream.entropy_model(codec)
     exact = exact_arrays(model)
-    tables = bitstream.load_file(ROOT / "checkpoints" / "gaussian_tables.safetensors")
+    tables = bitstream.y_tables()
     tables |= {"z": bitstream.z_frequencies(codec), "medians": model.medians}
     arrays = [(name, array, "f64" if name.endswith("bias") else "f32") for name, array in exact.items()]
     for name in ("g_a", "h_a", "g_s"):

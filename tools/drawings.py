@@ -13,6 +13,7 @@ import os
 import re
 import xml.etree.ElementTree as ET
 from functools import cache
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def place(page: BeautifulSoup, path: Path, images: Path) -> dict[str, str]:
             continue
         name = f"d{len(placed)}-"
         drawing = drawn(source.read_text(encoding="utf-8"), name, images, os.path.relpath(images, path.parent), colours)
-        label = (tag.get("alt") or "").replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+        label = escape(tag.get("alt") or "")
         kind = " here" if source.name.startswith("here-") else ""
         placed[f"@@{name}@@"] = drawing.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).replace(
             'class="drawing"', f'class="drawing{kind}"', 1

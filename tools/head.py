@@ -42,13 +42,9 @@ def description_of(pagename: str, doctree) -> str:
         return cards.CARDS[int(chapter[1])][0]
     first = next(doctree.findall(nodes.paragraph), None) if doctree is not None else None
     text = " ".join(first.astext().split()) if first is not None else ""
-    return (
-        BOOK
-        if pagename == "book/intro" or not text
-        else text
-        if len(text) < 200
-        else text[:200].rsplit(" ", 1)[0] + " …"
-    )
+    if pagename == "book/intro" or not text:
+        return BOOK
+    return text if len(text) < 200 else text[:200].rsplit(" ", 1)[0] + " …"
 
 
 def write_index(app: Sphinx, exception: Exception | None) -> None:

@@ -67,7 +67,9 @@ def alt(chapter: int) -> str:
 def figures() -> str:
     """The page that lists every figure, in the order of the contents, with the first sentence of its caption."""
     lines = ["# All figures", "", "Every figure of the book, in order; a click leads to it.", ""]
-    pages = re.findall(r"file: ((?:book|notebooks)/\w+)", "root/file: book/intro " + (ROOT / "_toc.yml").read_text())
+    pages = re.findall(
+        r"file: ((?:book|notebooks)/\w+)", "root/file: book/intro " + (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    )
     for page in pages:
         found = list(figures_of(ROOT / page))
         if found:

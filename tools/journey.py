@@ -22,7 +22,7 @@ x = image_to_tensor(picture)
 codec = load_codec(quality=3, weights="bundled")
 data = bitstream.encode(codec, picture, 3)
 read = torch.tensor(bitstream.decode_latents(bitstream.entropy_model(codec), dgml.read(data)))
-read = read.float().reshape(-1, *read.shape[-2:])
+read = read.float()
 decoded = bitstream.decode(codec, data)
 with torch.no_grad():
     y = codec.g_a(pad(x))[0]

@@ -54,7 +54,7 @@ def write(folder: Path, quality: int) -> None:
     codec = load_codec(quality, "bundled")
     data = bitstream.encode(codec, picture, quality)
     (folder / f"q{quality}.dgml").write_bytes(data)
-    (folder / f"q{quality}.json").write_text(json.dumps(trace(codec, data)) + "\n")
+    (folder / f"q{quality}.json").write_text(json.dumps(trace(codec, data)) + "\n", encoding="utf-8")
     bitstream.decode(codec, data).save(folder / f"q{quality}.png", optimize=True)
 
 
