@@ -1,10 +1,14 @@
-"""Draw checkpoints/training.png: the held-out loss of every run in checkpoints/logs, over its minutes."""
+"""Draw checkpoints/training.png: the held-out loss of every run in checkpoints/logs, over its minutes.
+
+The hollow mark at the end is the last run of each quality, of which only the header of its file is left.
+"""
 
 import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -18,6 +22,10 @@ for quality, axis in zip(QUALITIES, axes.flat):
         measured = log.dropna(subset="held_out_loss")
         axis.plot(start + measured["seconds"] / 60, measured["held_out_loss"], marker=".", color="black")
         start += log["seconds"].iloc[-1] / 60
+    with safe_open(ROOT / "checkpoints" / f"cheng2020-anchor-q{quality}.safetensors", "pt") as file:
+        last = {key: float(file.metadata()[key]) for key in ("minutes", "held_out_loss")}
+    start = start if quality in (3, 6) else 0.0  # the others began anew from their neighbours
+    axis.plot(start + last["minutes"], last["held_out_loss"], "o", color="black", markerfacecolor="white")
     narrow = [pd.read_csv(path) for path in (ROOT / "checkpoints" / "logs" / "narrow").glob(f"q{quality}*.csv")]
     if narrow and quality in (3, 6):  # the codecs that these two began from
         axis.axhline(min(log["best"].min() for log in narrow), color="#555555", linestyle="--", linewidth=1)
