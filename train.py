@@ -309,7 +309,7 @@ def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: floa
     the bits of the rounded symbols are added, from which the scales learn.
     The rate is that of latents with uniform noise, a differentiable stand-in for rounding (Balle et al., ICLR 2017);
     h_s and g_s see rounded latents, whose gradient is passed straight through.
-    From then on the context is what a decoder will have.
+    Once the bits of z count fully, the context is what a decoder will have.
     """
     gaussian, settled = codec.gaussian_conditional, z_weight == 1
     y = codec.g_a(x)
