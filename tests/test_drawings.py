@@ -96,7 +96,7 @@ def test_colours_follow_the_theme_except_on_a_picture(site):
 
 def test_a_space_before_a_word_stays(site):
     html = (site / "notebooks/page.html").read_text(encoding="utf-8")
-    assert ">\u00a01.0 kB</text>" in html
+    assert ">\u00a01.0\u00a0kB</text>" in html
 
 
 def test_lines_of_one_text_keep_their_middle(site):
@@ -112,7 +112,19 @@ def test_the_dark_page_has_contrast(colour):
     dark = drawings.in_the_dark(colour[1:].lower())
     rgb = tuple(int(dark[i : i + 2], 16) / 255 for i in (1, 3, 5))
     light_ground = colour in ("#ffffff", "#cfe4f2")
-    assert (drawings.contrast(rgb) < 2) if light_ground else drawings.contrast(rgb) >= 4.4
+    contrast = drawings.contrast(rgb, [part / 255 for part in drawings.PAPER])
+    assert contrast < 2 if light_ground else contrast >= 4.4
+
+
+@pytest.mark.parametrize("colour", ["#8a8a8a", "#cc79a7", "#b8860b", "#5b8c5a", "#000000", "#0072b2"])
+def test_words_can_be_read_on_either_page(colour):
+    words = drawings.legible(colour[1:])
+    light, dark = (
+        tuple(int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)) for c in (words, drawings.in_the_dark(words)[1:])
+    )
+    assert drawings.contrast(light, (1, 1, 1)) >= 4.4
+    assert drawings.contrast(dark, [part / 255 for part in drawings.PAPER]) >= 4.4
+    assert drawings.legible("ffffff") == "ffffff"  # on a dark ground
 
 
 @pytest.mark.xdist_group("site")

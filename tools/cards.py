@@ -27,7 +27,7 @@ NEAREST = Image.Resampling.NEAREST
 MINUTES = {"ten": 10, "fifteen": 15, "twenty": 20, "twenty-five": 25, "thirty": 30, "thirty-five": 35, "forty": 40}
 PARTS = {
     "I. Opening the codec": range(1, 9), "II. How it compresses": range(9, 11), "III. A real file": range(11, 14),
-    "IV. The paper's ideas": range(14, 16), "V. In context": range(16, 20),
+    "IV. The paper’s ideas": range(14, 16), "V. In context": range(16, 20),
 }  # fmt: skip
 CARDS = {  # chapter: (promise, what its picture shows)
     1: ("Its parts, its data flow, its six qualities.", "Bars that grow shorter and longer again: the sizes of the tensors."),

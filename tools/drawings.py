@@ -12,7 +12,7 @@ import math
 import os
 import re
 import xml.etree.ElementTree as ET
-from functools import cache
+from functools import cache, partial
 from html import escape
 from pathlib import Path
 
@@ -188,9 +188,10 @@ def to_file(picture: ET.Element, images: Path, to_images: str) -> None:
 def recolour(root: ET.Element, boxes: list[tuple], colours: set[str]) -> None:
     """Colours become variables with the colour itself as fallback, except on top of a picture: that has no theme."""
 
-    def variable(match) -> str:
+    def variable(match, words: bool) -> str:
         colour = match[2].lower().lstrip("#")
         colour = "".join(2 * c for c in colour) if len(colour) == 3 else colour
+        colour = legible(colour) if words else colour
         colours.add(colour)
         return f"{match[1]}var(--c{colour},#{colour})"
 
@@ -198,7 +199,8 @@ def recolour(root: ET.Element, boxes: list[tuple], colours: set[str]) -> None:
         kept = kept or on_a_picture(element, boxes) or "QuadMesh" in element.get("id", "")
         for key in () if kept else ("style", "fill", "stroke"):
             if key in element.attrib:
-                value = re.sub(r"((?:fill|stroke): ?)(#[0-9a-fA-F]{3,6})\b", variable, f"{key}:{element.get(key)}")
+                put = partial(variable, words=element.tag == f"{SVG}text")
+                value = re.sub(r"((?:fill|stroke): ?)(#[0-9a-fA-F]{3,6})\b", put, f"{key}:{element.get(key)}")
                 value = value.removeprefix(f"{key}:")
                 if key == "style":
                     element.set(key, value)
@@ -236,6 +238,19 @@ def on_a_picture(element: ET.Element, boxes: list[tuple]) -> bool:
     )
 
 
+def legible(colour: str) -> str:
+    """The colour of words (rrggbb): that of their line, darkened until it can be read on white.
+
+    What is lighter than any line, words on a dark ground, stays as it is.
+    """
+    hue, light, saturation = colorsys.rgb_to_hls(*(int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)))
+    if contrast((1, 1, 1), colorsys.hls_to_rgb(hue, light, saturation)) < 2.5:
+        return colour
+    while contrast((1, 1, 1), colorsys.hls_to_rgb(hue, light, saturation)) < 4.5:
+        light -= 0.01
+    return "".join(f"{round(255 * c):02x}" for c in colorsys.hls_to_rgb(hue, light, saturation))
+
+
 def in_the_dark(colour: str) -> str:
     """The colour that stands for ``colour`` (rrggbb) on the dark page: greys and tints turned, the rest lightened."""
     rgb = [int(colour[i : i + 2], 16) for i in (0, 2, 4)]
@@ -246,19 +261,20 @@ def in_the_dark(colour: str) -> str:
     if light > 0.8:
         light, saturation = 1.06 - light, min(saturation, 0.55)
     else:
-        while contrast(colorsys.hls_to_rgb(hue, light, saturation)) < 4.5:
+        while contrast(colorsys.hls_to_rgb(hue, light, saturation), [c / 255 for c in PAPER]) < 4.5:
             light += 0.01
     return "#" + "".join(f"{round(255 * c):02x}" for c in colorsys.hls_to_rgb(hue, light, saturation))
 
 
-def contrast(rgb: tuple[float, float, float]) -> float:
-    """Contrast with the dark page (WCAG 2)."""
+def contrast(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
+    """Contrast of two colours in [0, 1], whichever is the lighter (WCAG 2)."""
 
     def luminance(channels) -> float:
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    return (luminance(rgb) + 0.05) / (luminance([c / 255 for c in PAPER]) + 0.05)
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -44,7 +44,7 @@ def mosaic(latents: torch.Tensor) -> torch.Tensor:
 panels = {
     f"1. a photograph\n{x.numel() / 1000:.0f} kB of pixels": (picture, {}),
     f"2. gₐ makes y:\n{codec.M} channels,\nfour of them here": (mosaic(y), grey),
-    f"3. what each\nblock costs:\n{kilobytes:.1f} kB in all": (cost.sum(0), {"cmap": "inferno", "vmax": float(cost.sum(0).quantile(0.99))}),
+    f"3. what each\nblock costs by the\nmodel: {kilobytes:.1f} kB": (cost.sum(0), {"cmap": "inferno", "vmax": float(cost.sum(0).quantile(0.99))}),
     f"4. the file\n{len(data) / 1000:.1f} kB": (np.frombuffer(data, np.uint8)[: side**2].reshape(side, side), grey),
     "5. read from it:\nŷ, y after\nrounding": (mosaic(read), grey),
     f"6. gₛ makes a\nphotograph,\nPSNR {psnr(x, image_to_tensor(decoded)):.1f} dB": (decoded, {}),

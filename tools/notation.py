@@ -1,5 +1,5 @@
 """Prose as it is printed: ŷ and gₐ, where ``y_hat`` and ``g_a`` are names in code; a minus before a number; 16 × 16; no
-line that breaks inside of that, of 5 %, of N = 32 or of Fig. 7.1.
+line that breaks inside of that, of 5 %, of 31 dB, of N = 32, of y − μ or of Fig. 7.1.
 
 A Sphinx extension.  Notebooks are edited where such signs are hard to type, so their prose may say y_hat and -5 %.
 """
@@ -14,7 +14,10 @@ SYMBOLS = {"y_hat": "ŷ", "z_hat": "ẑ", "x_hat": "x̂", "g_a": "gₐ", "g_s": 
 NAME = re.compile(rf"(?<![\w.])({'|'.join(SYMBOLS)})(?!\w)")
 MINUS = re.compile(r"(?<![^\s(])-(?=\d)")
 TIMES = re.compile(r"(?<=\d) x (?=\d)")
-TOGETHER = re.compile(r"(?<=\d) (?=%|×)|(?<=×) (?=\d)|(?<=\b[NMK]) (?== \d)|(?<=\b[NMK] =) (?=\d)|(?<=\bFig\.) (?=\d)")
+TOGETHER = re.compile(
+    r"(?<=\d) (?=%|×)|(?<=×) (?=\d)|(?<=\b[NMK]) (?== \d)|(?<=\b[NMK] =) (?=\d)|(?<=\bFig\.) (?=\d)"
+    r"|(?<=\d) (?=(?:dB|kB|MB|GB|bpp|bits?|bytes)\b)|(?<=\by) (?=− [μm]\b)|(?<=\by −) (?=[μm]\b)|(?<=\S) (?=· )"
+)
 CODE = (
     nodes.literal,
     nodes.literal_block,
