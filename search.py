@@ -118,9 +118,8 @@ def prediction(codec: Cheng2020Anchor, y_hat: Tensor, hyper: Tensor) -> tuple[Te
 def symbol_bits(symbols: Tensor, scales: Tensor) -> Tensor:
     """The bits of symbols of any value, with the heavy tails of the tables (bitstream.gaussian_tables)."""
     scales = scales.clamp(SMALLEST, LARGEST)
-    second = SMALLEST * (LARGEST / SMALLEST) ** (
-        0.5 / (N_SCALES - 1)
-    )  # here the second table takes over from the first
+    # Half a step of the ladder above its lowest scale the second table takes over from the first.
+    second = SMALLEST * (LARGEST / SMALLEST) ** (0.5 / (N_SCALES - 1))
     share = torch.where(scales > second, TAIL, TAIL_OF_SMALLEST)
     near, far = (torch.special.ndtr((0.5 - symbols.abs()) / s) - torch.special.ndtr((-0.5 - symbols.abs()) / s)
                  for s in (scales, 3 * scales + 0.5))  # fmt: skip

@@ -157,9 +157,8 @@ def resume(run: Path, facts: dict[str, object], codec, average, optimizers) -> P
     saved = read_state(run / "state.pt")
     for key, value in facts.items():
         if saved["facts"].get(key) != value:
-            raise ValueError(
-                f"{run} holds a run with {key} {saved['facts'].get(key)!r}, not {value!r}: choose another folder with --run"
-            )
+            theirs, ours = (str(fact)[:16] or "none" for fact in (saved["facts"].get(key), value))
+            raise ValueError(f"{run} holds a run with {key} {theirs}, not {ours}: choose another folder with --run")
     torch.nn.Module.load_state_dict(codec, saved["codec"])
     torch.nn.Module.load_state_dict(average, saved["average"])
     for optimizer, state in zip(optimizers, saved["optimizers"]):

@@ -116,9 +116,9 @@ def test_the_dark_page_has_contrast(colour):
     assert contrast < 2 if light_ground else contrast >= 4.4
 
 
-@pytest.mark.parametrize("colour", ["#8a8a8a", "#cc79a7", "#b8860b", "#5b8c5a", "#000000", "#0072b2"])
+@pytest.mark.parametrize("colour", [*COLOUR.values(), "#8a8a8a", "#b8860b", "#5b8c5a", "#000000"])
 def test_words_can_be_read_on_either_page(colour):
-    words = drawings.legible(colour[1:])
+    words = drawings.legible(colour[1:].lower())
     light, dark = (
         tuple(int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)) for c in (words, drawings.in_the_dark(words)[1:])
     )

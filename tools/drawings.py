@@ -244,7 +244,7 @@ def legible(colour: str) -> str:
     What is lighter than any line, words on a dark ground, stays as it is.
     """
     hue, light, saturation = colorsys.rgb_to_hls(*(int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)))
-    if contrast((1, 1, 1), colorsys.hls_to_rgb(hue, light, saturation)) < 2.5:
+    if contrast((1, 1, 1), colorsys.hls_to_rgb(hue, light, saturation)) < 2:
         return colour
     while contrast((1, 1, 1), colorsys.hls_to_rgb(hue, light, saturation)) < 4.5:
         light -= 0.01
