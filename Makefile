@@ -56,7 +56,7 @@ linkcheck: .venv/ready
 
 # Compare published weights on Kodak image 22 with the reference numbers; needs the network once.
 reproduce: .venv/ready
-	$(BIN)/python reproduce.py
+	$(BIN)/python -m dgml reproduce
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache

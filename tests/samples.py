@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 
-import bitstream
-import curves
-import helpers
-from helpers import Cheng2020Anchor
+from dgml import checkpoints, entropy, model, settings
+from dgml.evaluation import curves
+from dgml.model import Cheng2020Anchor
 
-CODECS = [*helpers.QUALITIES, "random"]  # the last stands for the published weights
+CODECS = [*settings.QUALITIES, "random"]  # the last stands for the published weights
 HEADER_BYTES = 22
 
 
@@ -42,13 +41,13 @@ JPEG = [(0.2, 26.0), (0.3, 28.2), (0.45, 30.1), (0.8, 32.8), (1.4, 35.5)]
 
 
 @cache
-def load(name: int | str) -> helpers.Cheng2020Anchor:
+def load(name: int | str) -> model.Cheng2020Anchor:
     """A bundled codec, or one of the published width with random weights, whose latents and scales spread widely."""
-    if name in helpers.QUALITIES:
-        return helpers.load_codec(name, "bundled")
+    if name in settings.QUALITIES:
+        return checkpoints.load_codec(name, "bundled")
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        codec = helpers.Cheng2020Anchor(128).eval()
+        codec = model.Cheng2020Anchor(128).eval()
         y = codec.g_a(torch.rand(1, 3, 128, 128))
         codec.g_a[-1].weight *= 5 / y.std()
         codec.h_a[-1].weight *= 2 / codec.h_a(y).std()
@@ -63,8 +62,8 @@ def recorded(*names):
     returned = []
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
-            real = getattr(bitstream, name)
-            patch.setattr(bitstream, name, lambda *args, real=real: returned.append(real(*args)) or returned[-1])
+            real = getattr(entropy, name)
+            patch.setattr(entropy, name, lambda *args, real=real: returned.append(real(*args)) or returned[-1])
         yield returned
 
 

@@ -17,7 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image, ImageDraw
 from test_settings import zoo  # noqa: F401
 
-from helpers import QUALITIES, ROOT
+from dgml.settings import QUALITIES, ROOT
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LONG = {"16_train_your_own"}  # trains for a minute, on the bundled pictures whatever one looks at

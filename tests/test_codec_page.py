@@ -18,8 +18,12 @@ import pytest
 import torch
 from PIL import Image
 
-import bitstream
-from helpers import QUALITIES, ROOT, DeepAnchor, load_codec, load_images, to_rgb
+from dgml import bitstream, container, entropy, tables
+from dgml.checkpoints import load_codec
+from dgml.images import to_rgb
+from dgml.model import DeepAnchor
+from dgml.picture_sets import load_images
+from dgml.settings import QUALITIES, ROOT
 
 pytestmark = pytest.mark.xdist_group("codec")
 VECTORS = ROOT / "tests" / "vectors"
@@ -231,7 +235,7 @@ def test_a_codec_of_any_widths_decodes_to_the_same_integers(widths, local):
     data = bitstream.encode(codec, picture, 3)
     script = codec_page.weights_script(3, codec).decode("utf-16").replace("dgmlWeights(3", "dgmlWeights(9")
     local.add_script_tag(content=script)
-    y_hat = bitstream.decode_latents(bitstream.entropy_model(codec), bitstream.read(data))
+    y_hat = entropy.decode_latents(entropy.entropy_model(codec), container.read(data))
     assert len(np.unique(y_hat)) > 10
     assert trace(local, 9, data)["y_hat"] == y_hat.ravel().tolist()
 
@@ -243,7 +247,7 @@ def test_the_coder_writes_the_words_of_constriction(local):
     for n in (2, 3, 255, 1023):
         for sharpness in (1, 8, 60):
             weights = rng.random(n) ** sharpness + 1e-9
-            tables.append(bitstream.to_frequencies((weights / weights.sum())[None])[0])
+            tables.append(tables.to_frequencies((weights / weights.sum())[None])[0])
     tables += [np.array([1, 2**24 - 1]), np.array([2**24 - 1, 1]), np.array([2**23, 2**23])]
     cases = []
     for length in (*range(1, 40), *(400,) * 40):
@@ -262,7 +266,7 @@ def test_the_coder_writes_the_words_of_constriction(local):
         }""",
         [[table.tolist() for table in tables], cases],
     )
-    models = [bitstream.categorical(table) for table in tables]
+    models = [tables.categorical(table) for table in tables]
     for symbols, (words, decoded) in zip(cases, found):
         encoder = constriction.stream.queue.RangeEncoder()
         for table, symbol in symbols:
@@ -278,7 +282,7 @@ def test_a_file_of_the_page_decodes_in_python(name, quality, page):
     assert give(page, f"{name}.png", png(picture)) == "done"
     data = download(page, "#codec-file")
     codec = load_codec(quality, "bundled")
-    header = bitstream.read(data)
+    header = container.read(data)
     assert (header.width, header.height, header.quality) == (*picture.size, quality)
     decoded = np.asarray(bitstream.decode(codec, data)).astype(int)  # which compares the checksum of the latents
     shown = canvas(page)
@@ -301,7 +305,7 @@ def test_a_file_of_python_decodes_in_the_page(name, quality, page):
     assert np.abs(canvas(page) - np.asarray(bitstream.decode(codec, data))).max() <= 1
     assert page.input_value("#codec-quality") == str(quality)
     assert download(page, "#codec-file") == data
-    assert f"{bitstream.read(data).checksum:08x}" in page.inner_text("#codec-more")
+    assert f"{container.read(data).checksum:08x}" in page.inner_text("#codec-more")
     assert not page.locator("#codec-original").is_visible()
     weights = [url for url in page.asked if "/_static/codec/q" in url]
     assert len(weights) == 1 and weights[0].endswith(f"q{quality}.js")
@@ -317,7 +321,7 @@ def test_the_sample_is_the_chapters_photograph_and_another_quality_encodes_it_an
     local.select_option("#codec-quality", "1")
     assert settle(local) == "done"
     second = download(local, "#codec-file")
-    assert bitstream.read(first).quality == 3 and bitstream.read(second).quality == 1 and len(second) < len(first)
+    assert container.read(first).quality == 3 and container.read(second).quality == 1 and len(second) < len(first)
 
 
 def test_before_any_weights_little_is_loaded(site):
@@ -484,8 +488,8 @@ def test_the_map_adds_up_to_the_file(local):
     """The bits of all positions and of z are the length of the stream, but for the coder's last word or two."""
     found = local.evaluate(TRACE.replace("return { fast", "return { side: found.sideBits, fast"), {
         "quality": 6, "file": base64.b64encode((VECTORS / "q6.dgml").read_bytes()).decode(), "fast": True})  # fmt: skip
-    tables = bitstream.y_tables()
-    symbols = (np.array(found["y_hat"]) - np.array(found["means"])) / bitstream.ONE
+    tables = tables.y_tables()
+    symbols = (np.array(found["y_hat"]) - np.array(found["means"])) / tables.ONE
     rows = np.searchsorted(tables["thresholds"], found["scales"], side="right")
     bits = 24 - np.log2(tables["frequencies"][rows, np.abs(symbols).astype(int)])
     stream = 8 * ((VECTORS / "q6.dgml").stat().st_size - 22)

@@ -8,7 +8,7 @@ import colab
 import nbformat
 import pytest
 
-from helpers import ROOT
+from dgml.settings import ROOT
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIRST = """\

@@ -15,10 +15,7 @@ import pytest
 from PIL import Image
 from samples import load, photograph, repaired
 
-import bitstream
-import commandline
-import convert
-import helpers
+from dgml import bitstream, checkpoints, cli, convert, images, metrics, settings
 
 
 @pytest.fixture
@@ -50,7 +47,7 @@ def run(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["bitstream.py", *map(str, arguments)])
         try:
-            status = commandline.main()
+            status = cli.main()
         except SystemExit as stop:  # argparse's
             status = stop.code
         return status, *capsys.readouterr()
@@ -71,7 +68,7 @@ def test_encode_decode_and_info(folder, run, quality):
 
     status, output, complaints = run("decode", "new.dgml", "new.png", "--original", "cat.png")
     assert Image.open("new.png").tobytes() == bitstream.decode(load(quality), file).tobytes()
-    error = helpers.psnr(*(helpers.image_to_tensor(Image.open(name)) for name in ("cat.png", "new.png")))
+    error = metrics.psnr(*(images.image_to_tensor(Image.open(name)) for name in ("cat.png", "new.png")))
     assert (status, complaints) == (0, "") and output.endswith(f", {error:.2f} dB\n")
 
     status, output, complaints = run("info", "new.dgml", "--json")
@@ -244,7 +241,7 @@ def test_a_second_run_does_not_take_its_own_results_for_pictures(folder, run):
 def test_the_codec_is_loaded_once(folder, run, monkeypatch):
     loaded = []
     convert.codec_of.cache_clear()
-    monkeypatch.setattr(convert, "load_codec", lambda quality: loaded.append(quality) or load(quality))
+    monkeypatch.setattr(checkpoints, "load_codec", lambda quality: loaded.append(quality) or load(quality))
     photograph(40, 30).save("dog.png")
     assert run("encode", "cat.png", "dog.png", "--out", "coded", "--quality", "2")[0] == 0
     convert.codec_of.cache_clear()
@@ -314,7 +311,7 @@ def test_an_output_folder_may_lie_above(folder, run):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
 def test_an_output_that_is_full_or_has_no_such_letters(folder):
-    command = [sys.executable, helpers.ROOT / "bitstream.py", "info", "cat.dgml"]
+    command = [sys.executable, settings.ROOT / "bitstream.py", "info", "cat.dgml"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
@@ -324,7 +321,7 @@ def test_an_output_that_is_full_or_has_no_such_letters(folder):
 
 
 def test_ones_own_checkpoint(folder, run):
-    path = helpers.checkpoint_path(2, "bundled")
+    path = checkpoints.checkpoint_path(2, "bundled")
     assert run("encode", "cat.png", "new.dgml", "--checkpoint", path)[0] == 0
     assert Path("new.dgml").read_bytes() == bitstream.encode(load(2), photograph(90, 70), 0)
     status, _, complaints = run("decode", "new.dgml", "new.png")
@@ -335,7 +332,7 @@ def test_ones_own_checkpoint(folder, run):
 @pytest.mark.slow
 def test_a_process_that_reads_and_writes_pipes(folder):
     def program(*arguments, given=b""):
-        command = [sys.executable, str(helpers.ROOT / "bitstream.py"), *arguments]
+        command = [sys.executable, str(settings.ROOT / "bitstream.py"), *arguments]
         return subprocess.run(command, input=given, capture_output=True)
 
     coded = program("encode", "-", "-", "--quality", "1", given=Path("cat.png").read_bytes())
@@ -368,8 +365,8 @@ def test_what_codes_nothing_imports_no_torch(folder, arguments):
         "heavy = {'torch', 'compressai', 'constriction', 'PIL', 'matplotlib'} & sys.modules.keys()\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    code = f"import sys; sys.argv = {[str(helpers.ROOT / 'bitstream.py'), *arguments]}\n{code}"
-    environment = os.environ | {"PYTHONPATH": str(helpers.ROOT)}
+    code = f"import sys; sys.argv = {[str(settings.ROOT / 'bitstream.py'), *arguments]}\n{code}"
+    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

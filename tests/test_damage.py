@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from samples import HEADER_BYTES, load, photograph, repaired
 
-import bitstream
-from bitstream import BitstreamError
+from dgml import bitstream, container, entropy
+from dgml.container import BitstreamError
 
 FUZZ = int(os.environ.get("DGML_FUZZ", 2000))  # damaged files; `make fuzz` tries more
 
@@ -52,8 +52,8 @@ def of_a_size_to_try(broken, file):
 def test_a_damaged_file_is_refused_or_decodes_to_the_same():
     refused, passed_the_checksum, survived, slowest = 0, 0, 0, 0
     files = {quality: bitstream.encode(load(quality), photograph(64, 64), quality) for quality in (1, 6)}
-    models = {quality: bitstream.entropy_model(load(quality)) for quality in files}
-    latents = {quality: bitstream.decode_latents(models[quality], bitstream.read(files[quality])) for quality in files}
+    models = {quality: entropy.entropy_model(load(quality)) for quality in files}
+    latents = {quality: entropy.decode_latents(models[quality], container.read(files[quality])) for quality in files}
     decoded = {quality: bitstream.decode(load(quality), files[quality]) for quality in files}
     for seed in range(FUZZ):
         rng = np.random.default_rng(seed)
@@ -64,10 +64,10 @@ def test_a_damaged_file_is_refused_or_decodes_to_the_same():
             broken = repaired(of_a_size_to_try(broken, file))
         start = time.process_time()
         try:
-            header = bitstream.read(broken)
+            header = container.read(broken)
             assert repair or broken == file, seed
             passed_the_checksum += 1
-            y_hat = bitstream.decode_latents(models[quality], header)
+            y_hat = entropy.decode_latents(models[quality], header)
         except BitstreamError:
             refused += 1
             if seed % 20 < 4:
@@ -89,7 +89,7 @@ def test_any_single_bit_is_noticed():
         broken = bytearray(file)
         broken[i // 8] ^= 1 << i % 8
         with pytest.raises(BitstreamError):
-            bitstream.read(bytes(broken))
+            container.read(bytes(broken))
 
 
 def test_a_stream_of_the_largest_words_is_refused():
@@ -109,7 +109,7 @@ def test_absurd_sizes_are_refused_at_once(height, width):
     file = bytearray(bitstream.encode(load(1), photograph(64, 64), 1))
     file[6:10] = struct.pack("<HH", height, width)
     with pytest.raises(BitstreamError, match=f"{width}x{height} pixels"):
-        bitstream.read(repaired(file))
+        container.read(repaired(file))
 
 
 def test_another_size_of_the_same_latents_is_refused():
@@ -123,4 +123,4 @@ def test_another_version_is_refused():
     file = bytearray(bitstream.encode(load(1), photograph(64, 64), 1))
     file[4] = 2
     with pytest.raises(BitstreamError, match="version 2"):
-        bitstream.read(repaired(file))
+        container.read(repaired(file))

@@ -11,7 +11,8 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from helpers import COLOUR, ROOT, WIDTH
+from dgml.settings import ROOT
+from helpers import COLOUR, WIDTH
 
 SETTINGS = {
     "svg.fonttype": "none", "svg.hashsalt": "x", "image.interpolation": "none", "image.composite_image": False,

@@ -14,16 +14,15 @@ from samples import CODEC, JPEG, made_up, picture, random_codec
 from skimage import data as photographs
 from skimage.metrics import peak_signal_noise_ratio
 
-import bitstream
-import evaluate
-import report
-from helpers import ROOT
+from dgml import bitstream, checkpoints, classical, cli, settings
+from dgml.evaluation import curves, measure, report, scores
+from dgml.settings import ROOT
 
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     """An empty folder in place of results/."""
-    monkeypatch.setattr(evaluate, "RESULTS", tmp_path)
+    monkeypatch.setattr(settings, "RESULTS", tmp_path)
     return tmp_path
 
 
@@ -33,7 +32,7 @@ def run(monkeypatch, *arguments: str) -> object:
     monkeypatch.setenv("HF_HUB_VERBOSITY", "critical")
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        evaluate.main()
+        cli.main()
     return stopped.value.code
 
 
@@ -42,15 +41,15 @@ def run(monkeypatch, *arguments: str) -> object:
 
 def test_psnr_is_that_of_scikit_image_on_8_bits():
     one, other = picture(200, 180), picture(200, 180, seed=1)
-    _, db, similarity, _ = evaluate.score(1.0, one, other)
+    _, db, similarity, _ = scores.score(1.0, one, other)
     assert db == pytest.approx(peak_signal_noise_ratio(np.array(one), np.array(other), data_range=255), abs=1e-4)
     assert 0 < similarity < 1
 
 
 def test_ms_ssim_needs_161_pixels_and_equal_pictures_have_no_psnr():
-    assert evaluate.score(1.0, picture(160, 300), picture(160, 300, seed=1))[2] is None
-    assert evaluate.score(1.0, picture(161, 300), picture(161, 300, seed=1))[2] is not None
-    assert evaluate.score(1.0, picture(161, 161), picture(161, 161)) == [1.0, None, 1.0, 100.0]
+    assert scores.score(1.0, picture(160, 300), picture(160, 300, seed=1))[2] is None
+    assert scores.score(1.0, picture(161, 300), picture(161, 300, seed=1))[2] is not None
+    assert scores.score(1.0, picture(161, 161), picture(161, 161)) == [1.0, None, 1.0, 100.0]
 
 
 def coarse(levels):
@@ -79,34 +78,34 @@ def blocks(levels):
 def test_ssimulacra2_is_that_of_its_reference(name, spoil, score):
     original = getattr(photographs, name)()
     pair = (Image.fromarray(levels) for levels in (original, spoil(original)))
-    assert evaluate.ssimulacra2(*pair) == pytest.approx(score, abs=0.05)
+    assert scores.ssimulacra2(*pair) == pytest.approx(score, abs=0.05)
 
 
 def test_rate_of_a_file_is_its_bytes():
     shot = picture(120, 90)
     file = io.BytesIO()
     shot.save(file, "JPEG", quality=40, optimize=True, subsampling="4:2:0")
-    coded = evaluate.through_file("JPEG", 40, shot)
+    coded = scores.through_file("JPEG", 40, shot)
     assert coded.bpp == file.getbuffer().nbytes * 8 / (120 * 90)
     assert coded.picture == Image.open(file).convert("RGB")
     assert coded.seconds_encode >= 0 and coded.seconds_decode >= 0
 
 
 def test_seconds_are_of_the_processor_and_their_means_are_kept():
-    total, seconds = evaluate.timed(lambda: sum(range(300_000)))
+    total, seconds = scores.timed(lambda: sum(range(300_000)))
     assert total == 299_999 * 150_000 and seconds > 0
-    assert evaluate.timed(lambda: time.sleep(0.2))[1] < 0.1
-    point = evaluate.point({"a": [0.1, 30.0, 0.9], "b": [0.3, 32.0, 0.9]}, [(1.0, 0.02), (0.5, 0.04)])
+    assert scores.timed(lambda: time.sleep(0.2))[1] < 0.1
+    point = curves.point({"a": [0.1, 30.0, 0.9], "b": [0.3, 32.0, 0.9]}, [(1.0, 0.02), (0.5, 0.04)])
     assert (point["seconds_encode"], point["seconds_decode"]) == (0.75, 0.03)
-    assert "seconds_encode" not in evaluate.point({"a": [0.1, 30.0, 0.9]}, [])
+    assert "seconds_encode" not in curves.point({"a": [0.1, 30.0, 0.9]}, [])
 
 
 def test_codec_is_padded_and_counted_over_native_pixels(monkeypatch):
     codec, seen = random_codec(32), []
     forward = codec.forward
     monkeypatch.setattr(codec, "forward", lambda x: seen.append(forward(x)) or seen[-1])
-    monkeypatch.setattr(evaluate, "last_codec", lambda quality, weights: codec)
-    coded = evaluate.through_codec(3, "bundled", picture(100, 70))
+    monkeypatch.setattr(scores, "last_codec", lambda quality, weights: codec)
+    coded = scores.through_codec(3, "bundled", picture(100, 70))
     assert seen[0]["x_hat"].shape == (1, 3, 128, 128) and coded.picture.size == (100, 70)
     assert coded.seconds_encode is None
     total = sum(-np.log2(p.double().numpy()).sum() for p in seen[0]["likelihoods"].values())
@@ -115,8 +114,8 @@ def test_codec_is_padded_and_counted_over_native_pixels(monkeypatch):
 
 def test_a_file_is_measured_by_its_bytes_and_what_it_decodes_to(monkeypatch):
     codec, shot = random_codec(32), picture(100, 70)
-    monkeypatch.setattr(evaluate, "last_codec", lambda quality, weights: codec)
-    coded = evaluate.through_bitstream(lambda: codec, shot)
+    monkeypatch.setattr(scores, "last_codec", lambda quality, weights: codec)
+    coded = scores.through_bitstream(lambda: codec, shot)
     data = bitstream.encode(codec, shot, 3)
     assert coded.bpp == 8 * len(data) / 7000 and coded.picture == bitstream.decode(codec, data)
     assert coded.seconds_encode > 0 and coded.seconds_decode > 0
@@ -126,12 +125,12 @@ def test_a_folder_is_measured_and_no_path_is_written(tmp_path, results, monkeypa
     for name, size in (("shots/one.png", (96, 64)), ("shots/deep/one.png", (64, 96)), ("shots/two.png", (170, 165))):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         picture(*size).save(tmp_path / name)
-    monkeypatch.setattr(evaluate, "last_codec", lambda quality, weights: random_codec(32))
+    monkeypatch.setattr(scores, "last_codec", lambda quality, weights: random_codec(32))
     # Any file that exists will do for quality 3: last_codec does not open it.
     monkeypatch.setattr(
         evaluate.helpers, "checkpoint_path", lambda q, weights: ROOT / ("evaluate.py" if q == 3 else f"none{q}")
     )
-    monkeypatch.setattr(evaluate, "CLASSICAL", {"JPEG": ("JPEG", {}, (10, 90))})
+    monkeypatch.setattr(classical, "CLASSICAL", {"JPEG": ("JPEG", {}, (10, 90))})
     assert run(monkeypatch, "--images", str(tmp_path / "shots")) == 0
     assert capsys.readouterr().err.count("is missing") == 5
     assert run(monkeypatch, "--images", str(tmp_path / "shots"), "--classical") == 0
@@ -148,7 +147,7 @@ def test_a_folder_is_measured_and_no_path_is_written(tmp_path, results, monkeypa
     assert not list(results.glob("*.part"))
     # What is there already is overwritten only if asked.
     kept = (results / "shots_classical.json").read_bytes()
-    monkeypatch.setattr(evaluate, "CLASSICAL", {"JPEG": ("JPEG", {}, (20, 90))})
+    monkeypatch.setattr(classical, "CLASSICAL", {"JPEG": ("JPEG", {}, (20, 90))})
     assert "shots_classical.json is there already" in run(
         monkeypatch, "--images", str(tmp_path / "shots"), "--classical"
     )
@@ -166,7 +165,7 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_measured(tmp_pat
 
 
 def test_a_format_that_pillow_lacks_ends_in_one_line(results, monkeypatch):
-    monkeypatch.setattr(evaluate, "CLASSICAL", {"none": ("NONE", {}, (1,))})
+    monkeypatch.setattr(classical, "CLASSICAL", {"none": ("NONE", {}, (1,))})
     assert "cannot write none" in run(monkeypatch, "--images", "bundled", "--classical")
 
 
@@ -176,8 +175,8 @@ def test_a_format_that_pillow_lacks_ends_in_one_line(results, monkeypatch):
 def write_results(folder, codec, images=("a", "b"), anchor_images=("a", "b")):
     anchor = {"images": anchor_images, "codecs": {"JPEG": made_up(JPEG, anchor_images)}}
     measured = {"images": images, "codecs": {"cheng2020-anchor bundled, files": made_up(codec, images)}}
-    evaluate.write_json(folder / "tiny_classical.json", anchor)
-    evaluate.write_json(folder / "tiny_bundled.json", measured)
+    measure.write_json(folder / "tiny_classical.json", anchor)
+    measure.write_json(folder / "tiny_bundled.json", measured)
 
 
 def test_report_has_the_librarys_bd_rate_and_a_rising_staircase(results, monkeypatch, capsys):
@@ -211,7 +210,7 @@ def test_a_search_is_measured_beside_the_plain_file(results, tmp_path, monkeypat
     folder = tmp_path / "shots"
     folder.mkdir()
     picture(64, 64).save(folder / "one.png")
-    monkeypatch.setattr(evaluate, "SEARCHED", (1, 6))
+    monkeypatch.setattr(measure, "SEARCHED", (1, 6))
     assert run(monkeypatch, "--images", str(folder), "--search", "2") == 0
     written = json.loads((results / "shots_search.json").read_text())
     plain, searched = written["codecs"].values()
@@ -224,12 +223,12 @@ def test_what_the_latents_hold_is_measured_and_reported(results, tmp_path, monke
     folder.mkdir()
     picture(100, 70).save(folder / "one.png")
     Image.new("RGB", (64, 64), "teal").save(folder / "two.png")
-    monkeypatch.setattr(evaluate, "QUALITIES", (1, 6))
-    monkeypatch.setattr(evaluate, "load_codec", lambda quality, weights: codec)
+    monkeypatch.setattr(settings, "QUALITIES", (1, 6))
+    monkeypatch.setattr(checkpoints, "load_codec", lambda quality, weights: codec)
     assert run(monkeypatch, "--images", str(folder), "--latents") == 0
     row = json.loads((results / "shots_latents.json").read_text())["qualities"]["6"]
     assert (row["N"], row["M"]) == (codec.N, codec.M) and row["live_y"] <= codec.M
-    rows = [evaluate.latent_row(codec, shot)[0] for shot in (picture(100, 70), Image.new("RGB", (64, 64), "teal"))]
+    rows = [measure.latent_row(codec, shot)[0] for shot in (picture(100, 70), Image.new("RGB", (64, 64), "teal"))]
     assert row["bpp_y"] == pytest.approx((rows[0]["bpp_y"] + rows[1]["bpp_y"]) / 2, rel=1e-4)
 
 
@@ -238,7 +237,7 @@ def test_nothing_is_lost_when_z_is_what_its_medians_say():
     with torch.no_grad():
         codec.h_a[-1].weight.zero_()
         codec.h_a[-1].bias.copy_(codec.entropy_bottleneck._get_medians().flatten())
-    row, symbols = evaluate.latent_row(codec, picture(64, 64))
+    row, symbols = measure.latent_row(codec, picture(64, 64))
     assert row["bpp_y_without_z"] == pytest.approx(row["bpp_y"]) and not symbols["z"].any()
 
 
@@ -294,5 +293,5 @@ def test_the_command_of_a_result_names_files_that_are_there():
 
 def test_a_checkpoint_is_named_from_the_books_folder(tmp_path):
     inside = ROOT / "checkpoints" / "attention" / "anchor-s0" / "best.safetensors"
-    assert evaluate.in_the_book(inside) == "checkpoints/attention/anchor-s0/best.safetensors"
-    assert evaluate.in_the_book(tmp_path / "mine" / "best.safetensors") == "mine/best.safetensors"
+    assert measure.in_the_book(inside) == "checkpoints/attention/anchor-s0/best.safetensors"
+    assert measure.in_the_book(tmp_path / "mine" / "best.safetensors") == "mine/best.safetensors"

@@ -10,8 +10,7 @@ import pytest
 import torch
 from samples import CODECS, load, noise, photograph, recorded
 
-import bitstream
-import helpers
+from dgml import bitstream, entropy, model, settings
 
 
 def large_layer(rng, *shape, axis):
@@ -19,7 +18,7 @@ def large_layer(rng, *shape, axis):
     weight = rng.standard_normal(shape)
     others = tuple(i for i in range(weight.ndim) if i != axis)
     weight = np.trunc(weight / np.abs(weight).sum(others, keepdims=True) * (2**26 - 2**10))
-    return bitstream.Layer(weight, np.rint(rng.uniform(-(2**30), 2**30, shape[axis])))
+    return entropy.Layer(weight, np.rint(rng.uniform(-(2**30), 2**30, shape[axis])))
 
 
 def large_input(rng, weight, *shape):
@@ -38,7 +37,7 @@ def test_linear_counts_as_integers_do(seed):
         np.int64
     )
     assert expected.max() > 2**52.9
-    assert (bitstream.linear(layer, a).astype(np.int64) == expected).all()
+    assert (entropy.linear(layer, a).astype(np.int64) == expected).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -52,7 +51,7 @@ def test_convolve_counts_as_integers_do(seed):
         [[np.einsum("ijoc,cij->o", weight, padded[:, h : h + 3, w : w + 3]) for w in range(7)] for h in range(6)]
     ).transpose(2, 0, 1) + layer.bias.astype(np.int64).reshape(-1, 1, 1)
     assert expected.max() > 2**52.9
-    assert (bitstream.convolve(layer, a).astype(np.int64) == expected).all()
+    assert (entropy.convolve(layer, a).astype(np.int64) == expected).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -61,10 +60,10 @@ def test_the_order_of_summation_does_not_matter(seed):
     order = rng.permutation(333)
     layer, a = large_layer(rng, 50, 333, axis=0), large_input(rng, None, 20, 333)
     permuted = layer._replace(weight=layer.weight[:, order])
-    assert np.array_equal(bitstream.linear(layer, a), bitstream.linear(permuted, a[:, order]))
+    assert np.array_equal(entropy.linear(layer, a), entropy.linear(permuted, a[:, order]))
     layer, a = large_layer(rng, 3, 3, 50, 333, axis=2), large_input(rng, None, 333, 5, 9)
     permuted = layer._replace(weight=layer.weight[..., order])
-    assert np.array_equal(bitstream.convolve(layer, a), bitstream.convolve(permuted, a[order]))
+    assert np.array_equal(entropy.convolve(layer, a), entropy.convolve(permuted, a[order]))
 
 
 def test_the_bound_on_sums_is_tight():
@@ -73,20 +72,20 @@ def test_the_bound_on_sums_is_tight():
         layer.weight.fill_(2**20 / 2**14)  # 64 * 2**20 * 2**27 = 2**53
         layer.bias.fill_(0)
         with pytest.raises(ValueError, match=r"2\*\*53"):
-            bitstream.fixed_point(layer)
+            entropy.fixed_point(layer)
         layer.weight[0, 0] -= 1 / 2**14
-        assert bitstream.fixed_point(layer).weight.sum() == 2**26 - 1
+        assert entropy.fixed_point(layer).weight.sum() == 2**26 - 1
         layer.bias.fill_(2**27 / 2**24)
         with pytest.raises(ValueError, match=r"2\*\*53"):
-            bitstream.fixed_point(layer)
+            entropy.fixed_point(layer)
 
 
 def test_the_widest_codec_keeps_far_below_the_bound():
     """192 channels, of which the context model sees twelve positions each: an output sums 2,304 products."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        codec = helpers.DeepAnchor(48, 192).eval()
-    model = bitstream.entropy_model(codec)
+        codec = model.DeepAnchor(48, 192).eval()
+    model = entropy.entropy_model(codec)
     assert model.context.weight.shape == (2 * 192, 12 * 192)
     layers = [model.context, *model.parameters]
     largest = max((np.abs(weight).sum(1) * 2.0**27 + np.abs(bias)).max() for weight, bias in layers)
@@ -102,7 +101,7 @@ def test_weights_too_large_for_exact_sums_are_refused(spoiled, name, parameter, 
     with torch.no_grad():
         getattr(spoiled.get_submodule(name), parameter).view(-1)[0] = value * (1e6 if parameter == "bias" else 1)
     with pytest.raises(ValueError, match=r"2\*\*53"):
-        bitstream.entropy_model(spoiled)
+        entropy.entropy_model(spoiled)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -111,7 +110,7 @@ def test_medians_too_large_for_exact_sums_are_refused(spoiled, value):
     with torch.no_grad():
         spoiled.entropy_bottleneck.quantiles[0, 0, 1] = value
     with pytest.raises(ValueError):
-        bitstream.entropy_model(spoiled)
+        entropy.entropy_model(spoiled)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -131,15 +130,15 @@ def test_a_quality_that_does_not_fit_is_refused(quality):
 
 def test_the_grid_rounds_halves_up_and_saturates():
     total = np.array([-3.0, -1, 0, 1, 2, 3]) * 2**13
-    assert bitstream.to_grid(total, activate=False).tolist() == [-1, 0, 0, 1, 1, 2]
-    assert bitstream.to_grid(np.array([-100.0, -150, -50]) * 2**14).tolist() == [-1, -1, 0]
-    assert bitstream.to_grid(np.array([2.0**52, -(2.0**52)]), activate=False).tolist() == [2**26, -(2**26)]
+    assert entropy.requantize(total, activate=False).tolist() == [-1, 0, 0, 1, 1, 2]
+    assert entropy.requantize(np.array([-100.0, -150, -50]) * 2**14).tolist() == [-1, -1, 0]
+    assert entropy.requantize(np.array([2.0**52, -(2.0**52)]), activate=False).tolist() == [2**26, -(2**26)]
 
 
 def test_pixel_shuffle_is_that_of_torch():
     a = np.random.default_rng(0).integers(-9, 9, (12, 3, 5))
     expected = torch.nn.functional.pixel_shuffle(torch.from_numpy(a), 2)
-    assert np.array_equal(bitstream.pixel_shuffle(a), expected)
+    assert np.array_equal(entropy.pixel_shuffle(a), expected)
 
 
 def test_fixed_point_is_close_to_floating_point(codec):
@@ -151,9 +150,9 @@ def test_fixed_point_is_close_to_floating_point(codec):
             visited[row, column] = np.concatenate(both[::-1]) / 1024
         return np.rint(3 * rng.standard_normal(means.shape))
 
-    model, rng = bitstream.entropy_model(codec), np.random.default_rng(0)
+    model, rng = entropy.entropy_model(codec), np.random.default_rng(0)
     z_hat = 1024 * np.rint(3 * rng.standard_normal((codec.N, 2, 3)))
-    y_hat = bitstream.walk(model, z_hat, symbols_at)
+    y_hat = entropy.wavefront_scan(model, z_hat, symbols_at)
     with torch.no_grad():
         z, y = (torch.from_numpy(a / 1024)[None].float() for a in (z_hat, y_hat))
         seen = torch.cat((codec.h_s(z), codec.context_prediction(y)), dim=1)
@@ -167,12 +166,11 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image
-import bitstream
 print(torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
 for file in sorted(Path(sys.argv[1]).glob("*.dgml")):
     codec = torch.load(file.with_suffix(".pt"), weights_only=False)
     data = file.read_bytes()
-    latents = bitstream.decode_latents(bitstream.entropy_model(codec), bitstream.read(data))
+    latents = entropy.decode_latents(entropy.entropy_model(codec), container.read(data))
     np.savez(file.with_suffix(".npz"), latents=latents, pixels=np.asarray(bitstream.decode(codec, data)))
     file.with_suffix(".theirs").write_bytes(bitstream.encode(codec, Image.open(file.parent / "picture.png")))
 """
@@ -193,7 +191,7 @@ def test_another_process_decodes_the_same(tmp_path):
         expected[name] = latents[0], np.asarray(bitstream.decode(codec, file), int)
     threads = "2" if torch.get_num_threads() == 1 else "1"
     other = {"OMP_NUM_THREADS": threads, "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2",
-             "OPENBLAS_CORETYPE": "Nehalem", "MKL_CBWR": "COMPATIBLE", "PYTHONPATH": str(helpers.ROOT)}  # fmt: skip
+             "OPENBLAS_CORETYPE": "Nehalem", "MKL_CBWR": "COMPATIBLE", "PYTHONPATH": str(settings.ROOT)}  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-c", OTHER_PROCESS, str(tmp_path)], env=os.environ | other, capture_output=True, text=True
     )

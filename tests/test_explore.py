@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import ROOT
+from dgml.settings import ROOT
 
 pytestmark = pytest.mark.xdist_group("browser")
 CONFIG = """

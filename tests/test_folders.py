@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-import helpers
-from helpers import ROOT, default_index, describe, load_images, opening, to_rgb
+from dgml import checkpoints, settings
+from dgml.images import to_rgb
+from dgml.picture_sets import load_images
+from dgml.settings import ROOT
+from helpers import default_index, describe, start_chapter
 
 
 def noise(seed: int, width: int = 40, height: int = 30) -> Image.Image:
@@ -171,7 +174,7 @@ def test_a_path_that_does_not_exist_is_never_looked_up(source):
 def test_relative_folders_count_from_the_book(tmp_path, monkeypatch):
     save(tmp_path / "book" / "mine" / "a.png")
     save(tmp_path / "elsewhere" / "mine" / "b.png")
-    monkeypatch.setattr(helpers, "ROOT", tmp_path / "book")
+    monkeypatch.setattr(settings, "ROOT", tmp_path / "book")
     monkeypatch.chdir(tmp_path / "elsewhere")
     for source in ("mine", "./mine"):
         assert load_images(source)["name"][:] == ["a"]
@@ -288,11 +291,11 @@ def test_a_profile_that_cannot_be_read_is_passed_over():
 def test_a_large_photograph_is_scaled_down_and_said(tmp_path, monkeypatch, capsys):
     Image.new("RGB", (2500, 1600), "grey").save(tmp_path / "large.jpg")
     monkeypatch.setenv("DGML_IMAGES", str(tmp_path))
-    codec = helpers.load_codec(3)
+    codec = checkpoints.load_codec(3)
     images = load_images()
     size = images[0]["image"].size
     assert 1.98e6 < size[0] * size[1] <= 2e6 and abs(size[0] / size[1] - 2500 / 1600) < 0.002
-    opening(codec, images, 0)
+    start_chapter(codec, images, 0)
     last = capsys.readouterr().out.splitlines()[-1]
     assert f"{size[0]}x{size[1]}, scaled down from 2500x1600 (set DGML_MEGAPIXELS=inf to keep it whole)" in last
     assert "the run may take" in last

@@ -13,29 +13,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from skimage.metrics import peak_signal_noise_ratio
 
-import helpers
-from helpers import (
-    Cheng2020Anchor,
-    DeepAnchor,
-    bits,
-    bpp,
-    checkpoint_path,
-    crop,
-    image_to_tensor,
-    inches_high,
-    live,
-    load_checkpoint,
-    load_codec,
-    opening,
-    pack,
-    pad,
-    psnr,
-    say,
-    tensor_to_image,
-    to_rgb,
-    unpack,
-    watched,
-)
+from dgml import checkpoints, model, settings
+from dgml.checkpoints import checkpoint_path, load_checkpoint, load_codec
+from dgml.images import crop, image_to_tensor, pad, tensor_to_image, to_rgb
+from dgml.metrics import bits, bpp, psnr
+from dgml.model import Cheng2020Anchor, DeepAnchor
+from dgml.naive import pack, unpack
+from helpers import display_markdown, inches_high, interact, is_interactive, start_chapter
 
 
 def random_levels(*shape: int, seed: int = 0) -> np.ndarray:
@@ -317,7 +301,7 @@ def test_huge_shapes_do_not_overflow():
 @pytest.mark.parametrize("quality", range(1, 7))
 def test_bundled_codecs_load(quality):
     codec = load_codec(quality, "bundled")
-    assert helpers.BUNDLED_WIDTHS[quality] == (codec.N, codec.M)
+    assert model.BUNDLED_WIDTHS[quality] == (codec.N, codec.M)
     assert not codec.training
     assert codec.entropy_bottleneck._quantized_cdf.numel() > 0  # update() has run
 
@@ -349,13 +333,13 @@ def test_a_checkpoint_of_another_width_is_refused():
 def test_a_table_of_z_that_is_none_is_refused(spoil):
     codec = load_codec(1, "bundled")
     with pytest.raises(ValueError, match="is damaged: its table of z"):
-        helpers.load_z_table(codec, spoil(codec.entropy_bottleneck.frequencies), "a.safetensors")
+        checkpoints.load_z_table(codec, spoil(codec.entropy_bottleneck.frequencies), "a.safetensors")
 
 
 @pytest.mark.parametrize("length", [None, 0, 5, 1000, 1_000_000])
 def test_a_damaged_or_missing_checkpoint_is_refused(length, monkeypatch, tmp_path):
     stored = checkpoint_path(3, "bundled").read_bytes()
-    monkeypatch.setattr(helpers, "ROOT", tmp_path)
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
     damaged = checkpoint_path(3, "bundled")
     damaged.parent.mkdir()
     if length is not None:
@@ -368,12 +352,12 @@ def test_a_damaged_or_missing_checkpoint_is_refused(length, monkeypatch, tmp_pat
 @pytest.mark.parametrize(("name", "spoil", "says"), [
     ("h_a.0.bias", lambda t: t.fill_(float("nan")), "holds what is no number"),
     ("g_s.0.conv2.weight", lambda t: t.fill_(float("inf")), "holds what is no number"),
-    (helpers.CONTEXT, lambda t: t[:, :, :11].contiguous(), "no checkpoint of this codec"),
-    (helpers.CONTEXT, lambda t: torch.zeros(256, 128, 30), "no checkpoint of this codec"),
+    (checkpoints.CONTEXT, lambda t: t[:, :, :11].contiguous(), "no checkpoint of this codec"),
+    (checkpoints.CONTEXT, lambda t: torch.zeros(256, 128, 30), "no checkpoint of this codec"),
 ])  # fmt: skip
 def test_a_checkpoint_with_one_wrong_tensor_is_refused(name, spoil, says, tmp_path):
-    tensors = helpers.read_checkpoint(checkpoint_path(3, "bundled"))
-    tensors[helpers.CONTEXT] = tensors[helpers.CONTEXT].flatten(2)[:, :, :12].contiguous()
+    tensors = checkpoints.read_checkpoint(checkpoint_path(3, "bundled"))
+    tensors[checkpoints.CONTEXT] = tensors[checkpoints.CONTEXT].flatten(2)[:, :, :12].contiguous()
     save_file(tensors, tmp_path / "sound.safetensors")
     load_checkpoint(DeepAnchor(32, 128), tmp_path / "sound.safetensors")
     save_file(tensors | {name: spoil(tensors[name])}, tmp_path / "spoiled.safetensors")
@@ -427,7 +411,7 @@ def test_small_and_narrow_pictures_pass_through_the_codec(size):
 def test_a_claim_raises_in_the_run_that_a_page_was_written_for(monkeypatch, capsys):
     for setting in ("DGML_WEIGHTS", "DGML_IMAGES"):
         monkeypatch.delenv(setting, raising=False)
-    claim = opening()
+    claim = start_chapter()
     claim("two is two", 2 == 2)
     with pytest.raises(AssertionError, match=r"^two is three$"):
         claim("two is three", 2 == 3)
@@ -444,7 +428,7 @@ def test_a_claim_goes_on_in_any_other_run(settings, img_idx, quality, written_fo
         monkeypatch.setenv(setting, settings.get(setting, ""))
     codec = SimpleNamespace(quality=quality, source="bundled", N=32, M=32)
     images = [{"image": Image.new("RGB", (8, 8)), "name": "a"}] * 2
-    claim = opening(codec, images, img_idx, written_for)
+    claim = start_chapter(codec, images, img_idx, written_for)
     assert f"quality {quality}" in capsys.readouterr().out
     claim("two is three", np.bool_(False))
     claim("two is three", float("nan") > 0)
@@ -456,16 +440,16 @@ def test_a_claim_never_stops_a_reader(monkeypatch, capsys):
     for setting in ("DGML_WEIGHTS", "DGML_IMAGES"):
         monkeypatch.delenv(setting, raising=False)
     with pytest.raises(AssertionError):
-        opening()("two is three", False)
+        start_chapter()("two is three", False)
     monkeypatch.setenv("JPY_SESSION_NAME", "12_exact_and_fast.ipynb")
-    opening()("two is three", False)
+    start_chapter()("two is three", False)
     assert capsys.readouterr().out == "In this run the following does not hold: two is three\n"
 
 
 def test_what_is_said_has_the_numbers_of_the_run(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
-    say("{rate:.2f} bpp, {{x}}", rate=torch.tensor(0.25))
+    display_markdown("{rate:.2f} bpp, {{x}}", rate=torch.tensor(0.25))
     assert [one.data for one in shown] == ["0.25 bpp, {x}"]
 
 
@@ -479,10 +463,10 @@ def test_sliders_are_only_where_one_can_move_them(monkeypatch):
 
     monkeypatch.setattr("IPython.display.display", shown.append)
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    live(draw, number=(0, 4))
-    assert not watched() and shown == drawn == []
+    interact(draw, number=(0, 4))
+    assert not is_interactive() and shown == drawn == []
     monkeypatch.setenv("JPY_SESSION_NAME", "05_latent_maps.ipynb")
-    live(draw, number=(0, 4))
+    interact(draw, number=(0, 4))
     (controls,) = shown
     (slider,) = (child for child in controls.children if isinstance(child, ipywidgets.IntSlider))
     controls.update()

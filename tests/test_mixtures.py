@@ -4,8 +4,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import mixtures
-from helpers import ROOT, image_to_tensor, load_codec, load_images, pad
+from dgml import mixtures, settings
+from dgml.checkpoints import load_codec
+from dgml.images import image_to_tensor, pad
+from dgml.picture_sets import load_images
+from dgml.settings import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def photograph():
     return pad(image_to_tensor(load_images("bundled")[2]["image"])[..., :192, :256])
 
 
-@pytest.mark.parametrize("k", mixtures.COMPONENTS)
+@pytest.mark.parametrize("k", settings.COMPONENTS)
 def test_the_words_decode_and_are_their_information(photograph, k):
     codec = load_codec(3, "bundled")
     head = mixtures.load_mixture(codec, 3, k)
@@ -64,13 +67,13 @@ def test_more_gaussians_cost_no_more_on_the_photographs(quality):
     codec = load_codec(quality, "bundled")
     squares = [image_to_tensor(row["image"])[..., :256, 128:384] for row in load_images("bundled")]
     coded = [mixtures.y_and_z_hat(codec, x) for x in squares]
-    heads = (mixtures.load_mixture(codec, quality, k) for k in mixtures.COMPONENTS)
+    heads = (mixtures.load_mixture(codec, quality, k) for k in settings.COMPONENTS)
     sizes = [sum(mixtures.encode_mixtures(codec, head, *one)[0].nbytes for one in coded) for head in heads]
     assert sizes[0] > max(sizes[1:])
 
 
 @pytest.mark.parametrize("quality", mixtures.HEAD_QUALITIES)
-@pytest.mark.parametrize("k", mixtures.COMPONENTS)
+@pytest.mark.parametrize("k", settings.COMPONENTS)
 def test_the_chapter_says_how_long_the_heads_were_trained(quality, k):
     chapter = next((ROOT / "notebooks").glob("14_*.ipynb")).read_text("utf-8")
     with safe_open(mixtures.mixture_path(quality, k), "pt") as file:

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from nbclient import NotebookClient
 
-from helpers import ROOT
+from dgml.settings import ROOT
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())

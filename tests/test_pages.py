@@ -9,7 +9,7 @@ import pytest
 import yaml
 from sphinx.util.nodes import _make_id
 
-from helpers import ROOT
+from dgml.settings import ROOT
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 chapters = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from helpers import ROOT
+from dgml.settings import ROOT
 
 PROSE = """# One
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import priors
-from helpers import DeepAnchor, load_codec
+from dgml import priors
+from dgml.checkpoints import load_codec
+from dgml.model import DeepAnchor
+from dgml.training import heads
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +48,21 @@ def test_histograms_are_probabilities_for_any_picture(largest):
 
 def test_counting_gives_the_bits_of_the_shares():
     y_hat = torch.tensor([-1.0, 0, 0, 0, 0, 0, 0, 1]).reshape(1, 1, 2, 4)
-    (bits,) = priors.bits_of_counts([y_hat])
+    (bits,) = heads.bits_of_counts([y_hat])
     assert np.allclose(bits, -np.log2(np.array([1, 6, 1]) / 8), atol=0.02)
 
 
 @pytest.mark.parametrize("name", ["scales", "means"])
 def test_training_lowers_the_bits_and_leaves_what_can_be_loaded(name, y_hat, tmp_path, monkeypatch):
     rows = []
-    tensors = priors.fit(name, [y_hat] * 8, [y_hat], 100, 0, rows.append)
+    tensors = heads.fit(name, [y_hat] * 8, [y_hat], 100, 0, rows.append)
     total = [row["held_out_bits_y"] + row["held_out_bits_z"] for row in rows]
     assert len(rows) == 2 and total[1] < total[0]
     save_file(tensors, tmp_path / "head.safetensors")
     monkeypatch.setattr(priors, "prior_path", lambda name: tmp_path / "head.safetensors")
     head = priors.load_prior(DeepAnchor(32, 32), name)
     with torch.no_grad():
-        y_bits, z_bits = priors.costs(head, y_hat)
+        y_bits, z_bits = heads.costs(head, y_hat)
     assert float(y_bits + z_bits) == pytest.approx(total[1], rel=0.02)
 
 

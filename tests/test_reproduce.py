@@ -10,8 +10,10 @@ import pytest
 import torch
 from samples import picture, random_codec
 
-import reproduce
-from helpers import ROOT, image_to_tensor, pad
+from dgml import cli
+from dgml.evaluation import reproduce
+from dgml.images import image_to_tensor, pad
+from dgml.settings import ROOT
 
 REFERENCE = json.loads(reproduce.REFERENCE.read_text(encoding="utf-8"))
 
@@ -22,7 +24,7 @@ def run(monkeypatch) -> object:
     monkeypatch.setenv("HF_HUB_VERBOSITY", "critical")
     monkeypatch.setattr("sys.argv", ["reproduce.py"])
     with pytest.raises(SystemExit) as stopped:
-        reproduce.main()
+        cli.main()
     return stopped.value.code
 
 

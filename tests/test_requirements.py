@@ -9,7 +9,7 @@ from importlib.metadata import packages_distributions
 
 import pytest
 
-from helpers import ROOT
+from dgml.settings import ROOT
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CODE = [path for folder in (".", "tools", "tests") for path in sorted((ROOT / folder).glob("*.py"))]

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from samples import flat, gradient, load, noise, photograph, recorded
 
-import bitstream
-import dgml
-import helpers
-from bitstream import BitstreamError
+from dgml import bitstream, container, entropy, images, metrics, settings
+from dgml.container import BitstreamError
 
 pictures = st.builds(
     lambda draw, *args: draw(*args),
@@ -57,14 +55,14 @@ def test_latents_beyond_the_tables_are_clamped(spoiled):
     with recorded("encode_z", "encode_y", "decode_z", "decode_y") as latents:
         bitstream.decode(spoiled, bitstream.encode(spoiled, noise(100, 70)))
     z, y, z_decoded, y_decoded = latents
-    assert np.abs(z - bitstream.entropy_model(spoiled).medians[:, None, None]).max() == 127 * 1024
+    assert np.abs(z - entropy.entropy_model(spoiled).medians[:, None, None]).max() == 127 * 1024
     assert np.array_equal(z, z_decoded) and np.array_equal(y, y_decoded)
 
 
 def test_a_better_quality_is_larger_and_closer():
     picture = photograph(192, 128)
-    files = [bitstream.encode(load(quality), picture, quality) for quality in helpers.QUALITIES]
-    decoded = [bitstream.decode(load(quality), file) for quality, file in zip(helpers.QUALITIES, files)]
+    files = [bitstream.encode(load(quality), picture, quality) for quality in settings.QUALITIES]
+    decoded = [bitstream.decode(load(quality), file) for quality, file in zip(settings.QUALITIES, files)]
     errors = [np.abs(np.subtract(picture, other, dtype=float)).mean() for other in decoded]
     sizes = [len(file) for file in files]
     assert sizes == sorted(set(sizes)) and errors == sorted(set(errors), reverse=True)
@@ -74,8 +72,8 @@ def test_a_better_quality_is_larger_and_closer():
 def test_a_file_costs_what_the_floating_point_codec_estimates():
     codec, picture = load(3), photograph(256, 256)
     with torch.no_grad():
-        likelihoods = codec(helpers.image_to_tensor(picture))["likelihoods"]
-    estimate = helpers.bpp(likelihoods, 1) / 8
+        likelihoods = codec(images.image_to_tensor(picture))["likelihoods"]
+    estimate = metrics.bpp(likelihoods, 1) / 8
     assert len(bitstream.encode(codec, picture)) == pytest.approx(estimate, rel=0.05)
 
 
@@ -83,15 +81,15 @@ def test_a_file_costs_what_the_floating_point_codec_estimates():
 @pytest.mark.parametrize("size", [(60, 300), (150, 257)])
 def test_strips_fit_together(name, size, monkeypatch):
     """Both transforms in strips of 64 rows, against both in one piece."""
-    codec, x = load(name), helpers.pad(helpers.image_to_tensor(noise(*size)))
+    codec, x = load(name), images.pad(images.image_to_tensor(noise(*size)))
     y = torch.from_numpy(
         np.random.default_rng(0).normal(0, 3, (1, codec.M, x.shape[2] // 16, x.shape[3] // 16))
     ).float()
     for transform, a, unit in ((codec.g_a, x, 1), (codec.h_a, y, 16), (codec.g_s, y, 16)):
         monkeypatch.setattr(bitstream, "AT_ONCE", 2**23)
-        whole = bitstream.apply(transform, a, unit)
+        whole = bitstream.apply_in_strips(transform, a, unit)
         monkeypatch.setattr(bitstream, "AT_ONCE", 1)
-        strips = bitstream.apply(transform, a, unit)
+        strips = bitstream.apply_in_strips(transform, a, unit)
         assert whole.shape == strips.shape
         torch.testing.assert_close(strips, whole, rtol=1e-4, atol=1e-4)
 
@@ -172,10 +170,10 @@ def test_too_many_pixels_are_refused_before_they_are_read():
 
 
 def test_the_largest_picture_is_not_refused(monkeypatch):
-    monkeypatch.setattr(dgml, "MAX_PIXELS", 64 * 32)
+    monkeypatch.setattr(container, "MAX_PIXELS", 64 * 32)
     file = bitstream.encode(load(1), noise(64, 32))
     assert bitstream.decode(load(1), file).size == (64, 32)
-    monkeypatch.setattr(dgml, "MAX_PIXELS", 64 * 32 - 1)
+    monkeypatch.setattr(container, "MAX_PIXELS", 64 * 32 - 1)
     with pytest.raises(ValueError, match="does not fit"):
         bitstream.encode(load(1), noise(64, 32))
     with pytest.raises(BitstreamError, match="64x32 pixels"):

@@ -10,9 +10,9 @@ from PIL import Image
 from samples import flat, load, noise, photograph, picture
 from skimage import data as photographs
 
-import bitstream
-import search
-from helpers import LAMBDA, image_to_tensor, pad
+from dgml import bitstream, container, entropy, search, tables
+from dgml.images import image_to_tensor, pad
+from dgml.settings import LAMBDA
 
 SIDES = 128, 96
 
@@ -20,7 +20,7 @@ SIDES = 128, 96
 def losses(codec, shot, quality, steps):
     """The loss of the plain file and of the searched one."""
     files = [bitstream.encode(codec, shot, quality, search=n) for n in (0, steps)]
-    return [search.loss(shot, bitstream.decode(codec, file), len(file), LAMBDA[quality]) for file in files]
+    return [search.file_loss(shot, bitstream.decode(codec, file), len(file), LAMBDA[quality]) for file in files]
 
 
 @pytest.mark.parametrize("shot", [photograph(*SIDES), noise(64, 64), flat(70, 50), picture(1, 1), picture(300, 20)])
@@ -47,7 +47,7 @@ def test_a_few_steps_lower_the_loss_of_a_photograph(quality):
 def test_more_steps_never_end_behind_fewer():
     face = Image.fromarray(photographs.astronaut()[192:288, 192:288])
     files = [bitstream.encode(load(3), face, 3, search=n) for n in (10, 25)]
-    few, many = (search.loss(face, bitstream.decode(load(3), file), len(file), LAMBDA[3]) for file in files)
+    few, many = (search.file_loss(face, bitstream.decode(load(3), file), len(file), LAMBDA[3]) for file in files)
     assert many <= few
 
 
@@ -64,7 +64,7 @@ def test_a_round_starts_from_the_best_and_shorter_steps_follow_one_that_won_noth
     monkeypatch.setattr(search, "descend", descend)
     assert search.best_file(None, None, y, y, coded, 1.0, 1000) == bytes(1)
     starts, steps, shares = zip(*rounds)
-    assert [start[0] for start in starts] == [0, 1, 1, 1, 1] and set(steps) == {search.ROUND}
+    assert [start[0] for start in starts] == [0, 1, 1, 1, 1] and set(steps) == {search.RESTART}
     assert shares == (1, 1, 0.5, 0.25, 0.125) and shares[-1] == search.SHORTEST
     rounds.clear()
     search.best_file(None, None, y, y, coded, 1.0, 25)
@@ -75,7 +75,7 @@ def test_a_searched_file_decodes_like_any_other_and_leaves_the_codec_alone():
     codec, shot = load(6), photograph(*SIDES)
     before = [p.clone() for p in codec.parameters()]
     file = bitstream.encode(codec, shot, 6, search=5)
-    header, decoded = bitstream.read(file), bitstream.decode(codec, file)
+    header, decoded = container.read(file), bitstream.decode(codec, file)
     assert (header.version, header.quality, decoded.size) == (1, 6, SIDES)
     assert file != bitstream.encode(codec, shot, 6)
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, codec.parameters()))
@@ -89,9 +89,9 @@ def test_the_same_search_finds_the_same_file():
 def latents(codec, shot):
     x = image_to_tensor(shot)
     y, z = bitstream.analysis(codec, pad(x))
-    _, y_hat = bitstream.encode_latents(bitstream.entropy_model(codec), y, z)
+    _, y_hat = entropy.encode_latents(entropy.entropy_model(codec), y, z)
     hyper = codec.h_s(torch.from_numpy(np.rint(z))[None].float()).detach()
-    return x, torch.from_numpy(y_hat / bitstream.ONE)[None].float(), hyper
+    return x, torch.from_numpy(y_hat / tables.ONE)[None].float(), hyper
 
 
 def test_strips_give_the_gradient_of_the_whole(monkeypatch):

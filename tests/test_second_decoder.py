@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from samples import flat, load, noise, recorded
 from torch.nn.functional import conv2d, leaky_relu, pixel_shuffle
 
-import bitstream
-import helpers
+from dgml import bitstream, checkpoints, container, entropy, settings, tables
 
 
 class RangeDecoder:
@@ -52,8 +51,8 @@ def second_decoder(codec, file):
     magic, version, _, height, width, _, checksum, _ = struct.unpack("<4sBBHHIII", file[:22])
     assert (magic, version) == (b"DGML", 1)
     decoder = RangeDecoder([word for (word,) in struct.iter_unpack("<I", file[22:])])
-    z_table = bitstream.z_frequencies(codec).tolist()
-    stored = bitstream.y_tables()
+    z_table = tables.z_frequencies(codec).tolist()
+    stored = tables.y_tables()
     y_table = [half[:0:-1] + half for half in stored["frequencies"].tolist()]
     thresholds = stored["thresholds"].tolist()
 
@@ -70,7 +69,7 @@ def second_decoder(codec, file):
         return symbols
 
     z_hat = np.array(z_hat, float).reshape(-1, z_height, z_width)
-    y_hat = bitstream.walk(bitstream.entropy_model(codec), z_hat, symbols_at)
+    y_hat = entropy.wavefront_scan(entropy.entropy_model(codec), z_hat, symbols_at)
     assert zlib.crc32(file[:14] + y_hat.astype("<i4").tobytes()) == checksum
     return y_hat
 
@@ -110,11 +109,11 @@ def second_synthesis(weights, y_hat):
     return np.rint(255 * x[0].clamp(0, 1).permute(1, 2, 0).numpy())
 
 
-@pytest.mark.parametrize("quality", helpers.QUALITIES)
+@pytest.mark.parametrize("quality", settings.QUALITIES)
 def test_a_second_decoder_shows_the_golden_picture(quality):
     vector = json.loads((FOLDER / f"q{quality}.json").read_text())
     y_hat = np.reshape(vector["y_hat"], vector["shapes"]["y_hat"])
-    stored = load_file(helpers.checkpoint_path(quality, "bundled"))
+    stored = load_file(checkpoints.checkpoint_path(quality, "bundled"))
     levels = second_synthesis({name: tensor.double() for name, tensor in stored.items()}, y_hat)
     expected = np.asarray(Image.open(FOLDER / f"q{quality}.png"), int)
     assert np.abs(levels[: expected.shape[0], : expected.shape[1]] - expected).max() <= 1
@@ -123,9 +122,9 @@ def test_a_second_decoder_shows_the_golden_picture(quality):
 def test_the_bytes_of_the_header():
     file = bitstream.encode(load(4), noise(200, 100), 4)
     assert file[:10] == b"DGML" + bytes([1, 4, 100, 0, 200, 0])
-    assert file[10:14] == bitstream.entropy_model(load(4)).fingerprint
+    assert file[10:14] == entropy.entropy_model(load(4)).fingerprint
     assert struct.unpack("<I", file[18:22])[0] == zlib.crc32(file[:18] + file[22:])
     assert len(file) % 4 == 22 % 4
-    header = bitstream.read(file)
+    header = container.read(file)
     assert (header.version, header.quality, header.height, header.width) == (1, 4, 100, 200)
     assert header.stream.tobytes() == file[22:]

@@ -19,17 +19,12 @@ from compressai.zoo.image import model_urls
 from nbclient import NotebookClient
 from PIL import Image
 
-from helpers import (
-    QUALITIES,
-    ROOT,
-    Cheng2020Anchor,
-    checkpoint_path,
-    default_index,
-    describe,
-    load_codec,
-    load_images,
-    to_rgb,
-)
+from dgml.checkpoints import checkpoint_path, load_codec
+from dgml.images import to_rgb
+from dgml.model import Cheng2020Anchor
+from dgml.picture_sets import load_images
+from dgml.settings import QUALITIES, ROOT
+from helpers import default_index, describe
 
 KODAK = ROOT.parent / "shared" / "kodak"  # not part of the book; where it is at hand, it is tried
 PUBLISHED_N = dict(zip(QUALITIES, (128, 128, 128, 192, 192, 192)))

@@ -21,7 +21,7 @@ from light import lighten
 from PIL import Image
 from test_drawings import SIZES
 
-from helpers import ROOT
+from dgml.settings import ROOT
 
 
 def test_a_built_site_becomes_lighter_and_shows_the_same(tmp_path):

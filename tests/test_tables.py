@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 from samples import load
 
-import bitstream
-import helpers
+from dgml import settings, tables
 
 
 def y_frequencies():
-    return bitstream.y_tables()["frequencies"].astype(np.int64)
+    return tables.y_tables()["frequencies"].astype(np.int64)
 
 
 def test_frequencies_add_up(codec):
-    y, z = y_frequencies(), bitstream.z_frequencies(codec)
+    y, z = y_frequencies(), tables.z_frequencies(codec)
     assert y.shape == (128, 512) and z.shape == (codec.N, 255)
     assert y.min() >= 1 and z.min() >= 1
     assert (y[:, 0] + 2 * y[:, 1:].sum(1) == 2**24).all()
@@ -42,24 +41,24 @@ def test_tables_are_a_gaussian_with_a_share_of_a_wider_one():
 
 
 def test_thresholds_lie_between_the_scales():
-    thresholds = bitstream.gaussian_tables()["thresholds"]
+    thresholds = tables.gaussian_tables()["thresholds"]
     scales = 1024 * 0.11 * (256 / 0.11) ** (np.arange(128) / 127)
     assert (scales[:-1] < thresholds).all() and (thresholds < scales[1:]).all()
 
 
 def test_stored_gaussian_tables_are_those_of_the_code():
-    stored = bitstream.y_tables()
-    made = bitstream.gaussian_tables()
+    stored = tables.y_tables()
+    made = tables.gaussian_tables()
     assert stored.keys() == made.keys()
     assert all(np.array_equal(stored[name], made[name]) for name in made)
 
 
-@pytest.mark.parametrize("quality", helpers.QUALITIES)
+@pytest.mark.parametrize("quality", settings.QUALITIES)
 def test_stored_z_tables_are_those_of_the_weights(quality):
     codec = deepcopy(load(quality))
-    stored = bitstream.z_frequencies(codec).astype(np.int64)
+    stored = tables.z_frequencies(codec).astype(np.int64)
     del codec.entropy_bottleneck.frequencies
-    made = bitstream.z_frequencies(codec).astype(np.int64)
+    made = tables.z_frequencies(codec).astype(np.int64)
     largest = np.arange(len(made)), made.argmax(1)  # takes what rounding leaves
     assert np.abs(stored - made)[largest].max() <= 255
     stored[largest] = made[largest]
@@ -69,8 +68,8 @@ def test_stored_z_tables_are_those_of_the_weights(quality):
 def test_frequencies_are_taken_exactly():
     """The first and the last number that each symbol of a table owns, read by the library."""
     y = [np.concatenate((half[:0:-1], half)) for half in y_frequencies()[[0, 40, 80, 127]]]
-    for frequencies in (*y, *bitstream.z_frequencies(load(1))[:4].astype(np.int64)):
-        distribution = bitstream.categorical(frequencies)
+    for frequencies in (*y, *tables.z_frequencies(load(1))[:4].astype(np.int64)):
+        distribution = tables.categorical(frequencies)
         ends = np.cumsum(frequencies).tolist()
         scale = (2**64 - 1) >> 24
         for symbol, (start, end) in enumerate(zip([0, *ends], ends)):

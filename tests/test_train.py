@@ -19,13 +19,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import bitstream
-import helpers
-import starts
-import train
+from dgml import bitstream, checkpoints, cli, entropy, images, metrics, model, picture_sets, settings, tables
+from dgml.training import arguments, data, heads, loop, loss, optimizers, start
 
-CHECKPOINTS = sorted((helpers.ROOT / "checkpoints").glob("cheng2020-anchor-q*.safetensors"))
-KODAK = set(json.loads((helpers.ROOT / "tests" / "kodak_hashes.json").read_text())["pixels"].values())
+CHECKPOINTS = sorted((settings.ROOT / "checkpoints").glob("cheng2020-anchor-q*.safetensors"))
+KODAK = set(json.loads((settings.ROOT / "tests" / "kodak_hashes.json").read_text())["pixels"].values())
 
 
 def listed(path: Path) -> list[str]:
@@ -58,7 +56,7 @@ def small(monkeypatch):
 
 def arguments(folder, run, **changed):
     """What the command line gives for a run of four steps, with ``changed`` fields."""
-    args = train.parse(["--quality", "1", "--images", str(folder), "--run", str(run), "--steps", "4", "--batch", "2"])
+    args = cli.parse(["--quality", "1", "--images", str(folder), "--run", str(run), "--steps", "4", "--batch", "2"])
     return argparse.Namespace(**vars(args) | changed)
 
 
@@ -70,8 +68,8 @@ def test_six_checkpoints_are_bundled():
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: path.stem)
 def test_no_checkpoint_saw_an_evaluation_picture(checkpoint):
-    hashes = listed(helpers.ROOT / "checkpoints" / "photographs.csv")
-    assert named_list(checkpoint) == train.list_digest(hashes)
+    hashes = listed(settings.ROOT / "checkpoints" / "photographs.csv")
+    assert named_list(checkpoint) == data.list_digest(hashes)
     assert len(hashes) > 100 and not KODAK & set(hashes)
 
 
@@ -82,25 +80,25 @@ def test_a_checkpoint_names_no_machine_path(checkpoint):
 
 
 def test_the_check_on_evaluation_pictures_can_fail():
-    hashes = listed(helpers.ROOT / "checkpoints" / "photographs.csv")
+    hashes = listed(settings.ROOT / "checkpoints" / "photographs.csv")
     poisoned = [*hashes, next(iter(KODAK))]
     assert KODAK & set(poisoned)
-    assert train.list_digest(poisoned) != named_list(CHECKPOINTS[0])
+    assert data.list_digest(poisoned) != named_list(CHECKPOINTS[0])
 
 
 @pytest.mark.parametrize("log_every", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_exactly(photographs, tmp_path, small, monkeypatch, log_every):
-    monkeypatch.setattr(train, "LOG_EVERY", log_every)
-    train.train(arguments(photographs, tmp_path / "whole"))
+    monkeypatch.setattr(arguments, "LOG_EVERY", log_every)
+    loop.train(arguments(photographs, tmp_path / "whole"))
 
-    real = train.rate_factor
-    monkeypatch.setattr(train, "rate_factor", lambda step, *rest: 1 / 0 if step == 3 else real(step, *rest))
+    real = optimizers.rate_factor
+    monkeypatch.setattr(optimizers, "rate_factor", lambda step, *rest: 1 / 0 if step == 3 else real(step, *rest))
     with pytest.raises(ZeroDivisionError):
-        train.train(arguments(photographs, tmp_path / "killed"))
+        loop.train(arguments(photographs, tmp_path / "killed"))
     # Killed between the log and the state: the log knows more steps than the state.
     (tmp_path / "killed" / "log.csv").write_text((tmp_path / "whole" / "log.csv").read_text())
-    monkeypatch.setattr(train, "rate_factor", real)
-    train.train(arguments(photographs, tmp_path / "killed"))
+    monkeypatch.setattr(optimizers, "rate_factor", real)
+    loop.train(arguments(photographs, tmp_path / "killed"))
 
     whole, resumed = (torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("whole", "killed"))
     for part in ("codec", "average"):
@@ -118,7 +116,7 @@ def test_two_processes_end_with_identical_weights(photographs, tmp_path):
     """Each has its own patches and noise; gradients are joined, and the schedule is that of one process."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
                "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", Path(__file__), photographs, tmp_path]  # fmt: skip
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(helpers.ROOT)}
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(settings.ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1))
@@ -131,8 +129,8 @@ def test_two_processes_end_with_identical_weights(photographs, tmp_path):
 def one_of_two_processes(photographs: str, out: str) -> None:
     """What the test above runs twice: a run by --minutes, so short that the clocks would disagree."""
     rank, kept = int(os.environ["RANK"]), {}
-    real_average, real_batch = train.move_average, train.Patches.batch
-    train.TIMED = 2
+    real_average, real_batch = loop.move_average, data.Patches.batch
+    loop.TIMED = 2
 
     def move_average(average, codec, step):
         real_average(average, codec, step)
@@ -144,33 +142,33 @@ def one_of_two_processes(photographs: str, out: str) -> None:
         kept["patch"] = real_batch(self, 0, 1, process)
         return real_batch(self, step, count, process)
 
-    train.move_average, train.Patches.batch = move_average, batch
-    train.train(arguments(photographs, Path(out) / "run", steps=None, minutes=0.03, widths=(8, 8), patch=64))
+    loop.move_average, data.Patches.batch = move_average, batch
+    loop.train(arguments(photographs, Path(out) / "run", steps=None, minutes=0.03, widths=(8, 8), patch=64))
     torch.save(kept, Path(out) / f"rank{rank}.pt")
 
 
 def test_what_a_run_leaves_behind(photographs, tmp_path, small):
     run = tmp_path / "run"
-    train.train(arguments(photographs, run))
+    loop.train(arguments(photographs, run))
     with (run / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
     assert rows[1]["held_out_loss"] and not rows[0]["held_out_loss"]
     hashes = listed(run / "photographs.csv")
-    assert named_list(run / "best.safetensors") == train.list_digest(hashes)
-    codec = helpers.DeepAnchor(*helpers.BUNDLED_WIDTHS[1])
-    helpers.load_checkpoint(codec, run / "best.safetensors")
+    assert named_list(run / "best.safetensors") == data.list_digest(hashes)
+    codec = model.DeepAnchor(*model.BUNDLED_WIDTHS[1])
+    checkpoints.load_checkpoint(codec, run / "best.safetensors")
     assert not list(run.glob("*.part"))
 
 
 def test_photographs_smaller_than_needed_are_left_out_and_named(photographs, capsys):
     Image.new("RGB", (100, 300)).save(photographs / "tiny.png")
-    assert len(train.read_photographs(str(photographs))) == 3
+    assert len(data.read_photographs(str(photographs))) == 3
     assert capsys.readouterr().out == "left out, for want of 256 pixels a side: tiny\n"
     for i in range(2):
         (photographs / f"{i}.png").unlink()
     with pytest.raises(ValueError, match="holds 1 photographs that are large enough"):
-        train.read_photographs(str(photographs))
+        data.read_photographs(str(photographs))
 
 
 @pytest.mark.parametrize(
@@ -181,30 +179,30 @@ def test_photographs_smaller_than_needed_are_left_out_and_named(photographs, cap
 )  # fmt: skip
 def test_arguments_out_of_bounds_are_one_line(wrong, capsys):
     with pytest.raises(SystemExit):
-        train.parse(["--quality", "1", "--images", "x", "--run", "y", *wrong.split()])
+        cli.parse(["--quality", "1", "--images", "x", "--run", "y", *wrong.split()])
     assert "error: " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_folder_without_photographs(tmp_path):
     with pytest.raises(ValueError, match=r"no picture|any data file"):
-        train.read_photographs(str(tmp_path))
+        data.read_photographs(str(tmp_path))
 
 
 def test_a_checkpoint_of_another_width(photographs, tmp_path, small):
-    train.save_checkpoint(Cheng2020Anchor(48), tmp_path / "wide.safetensors", {})
+    checkpoints.save_checkpoint(Cheng2020Anchor(48), tmp_path / "wide.safetensors", {})
     with pytest.raises(ValueError, match=r"widths \(48, 48\)"):
-        train.train(arguments(photographs, tmp_path / "run", init=str(tmp_path / "wide.safetensors")))
+        loop.train(arguments(photographs, tmp_path / "run", init=str(tmp_path / "wide.safetensors")))
 
 
 def test_a_run_of_another_quality(photographs, tmp_path, small):
-    train.train(arguments(photographs, tmp_path / "run", steps=2))
+    loop.train(arguments(photographs, tmp_path / "run", steps=2))
     with pytest.raises(ValueError, match="a run with quality 1, not 2"):
-        train.train(arguments(photographs, tmp_path / "run", quality=2))
+        loop.train(arguments(photographs, tmp_path / "run", quality=2))
 
 
 def test_a_run_leaves_another_runs_folder_as_it_is(photographs, tmp_path, small):
     run = tmp_path / "run"
-    train.train(arguments(photographs, run, steps=2))
+    loop.train(arguments(photographs, run, steps=2))
     before = {path: path.read_bytes() for path in run.iterdir()}
     others = tmp_path / "others"
     shutil.copytree(photographs, others)
@@ -230,14 +228,14 @@ def test_a_head_stays_what_it_is(photographs, tmp_path):
 
 def refused(args):
     with pytest.raises(ValueError, match="choose another folder"):
-        train.train_head(args) if args.mixture else train.train_prior(args) if args.head else train.train(args)
+        heads.train_mixture(args) if args.mixture else heads.train_prior(args) if args.head else loop.train(args)
 
 
 def test_a_rung_leaves_out_what_is_smaller_than_its_maps(tmp_path, small, capsys):
     random = np.random.default_rng(0)
     for i, side in enumerate((512, 520, 600, 400)):
         Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
-    train.train_prior(arguments(tmp_path, tmp_path / "run", head="scales", steps=2))
+    heads.train_prior(arguments(tmp_path, tmp_path / "run", head="scales", steps=2))
     assert "left out, for want of 512 pixels a side: 3" in capsys.readouterr().out
     assert (tmp_path / "run/head.safetensors").exists()
 
@@ -246,14 +244,14 @@ def test_a_damaged_state_is_one_line(photographs, tmp_path, small):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/state.pt").write_bytes(b"no state")
     with pytest.raises(ValueError, match=r"state\.pt is damaged"):
-        train.train(arguments(photographs, tmp_path / "run"))
+        loop.train(arguments(photographs, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("state", [[1], {"kind": "another", "codec": {}}])
 def test_a_state_that_lacks_a_part_is_damaged(tmp_path, state):
     torch.save(state, tmp_path / "state.pt")
     with pytest.raises(ValueError, match=r"state\.pt is damaged"):
-        train.read_state(tmp_path / "state.pt")
+        loop.read_state(tmp_path / "state.pt")
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
@@ -262,45 +260,45 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match=r"No space left on device: .*best\.safetensors'$"):
-        train.save_checkpoint(Cheng2020Anchor(8), tmp_path / "best.safetensors", {})
+        checkpoints.save_checkpoint(Cheng2020Anchor(8), tmp_path / "best.safetensors", {})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_holds_the_context_in_eight_bits_and_all_else_in_half_precision(tmp_path):
-    codec = helpers.load_trained(helpers.checkpoint_path(3, "bundled"))
+    codec = checkpoints.load_trained(checkpoints.checkpoint_path(3, "bundled"))
     torch.nn.init.normal_(codec.context_prediction.weight, std=0.1)
     codec.context_prediction.weight.data *= codec.context_prediction.mask
     codec.context_prediction.weight.data[7] = 0  # an output that hears nothing
-    train.save_checkpoint(codec, tmp_path / "best.safetensors", {})
-    stored, read = load_file(tmp_path / "best.safetensors"), helpers.read_checkpoint(tmp_path / "best.safetensors")
-    kernel, unit = stored[helpers.CONTEXT], stored[helpers.CONTEXT_UNIT].float()
+    checkpoints.save_checkpoint(codec, tmp_path / "best.safetensors", {})
+    stored, read = load_file(tmp_path / "best.safetensors"), checkpoints.read_checkpoint(tmp_path / "best.safetensors")
+    kernel, unit = stored[checkpoints.CONTEXT], stored[checkpoints.CONTEXT_UNIT].float()
     assert kernel.dtype == torch.int8 and kernel.abs().max() > 63
     assert torch.equal(unit.log2(), unit.log2().round()), "a power of two, so that the products are exact"
     wanted = dict(codec.named_parameters())
-    assert read.keys() == wanted.keys() | {helpers.Z_TABLE}
-    apart = (read.pop(helpers.CONTEXT) - wanted[helpers.CONTEXT]).abs()
+    assert read.keys() == wanted.keys() | {checkpoints.Z_TABLE}
+    apart = (read.pop(checkpoints.CONTEXT) - wanted[checkpoints.CONTEXT]).abs()
     assert (apart.flatten(2) <= unit / 2).all()
     assert all(torch.equal(tensor, wanted[name].half().float()) for name, tensor in read.items() if name in wanted)
 
 
 def test_only_a_narrower_codec_is_planted(photographs, tmp_path, small):
-    train.save_checkpoint(Cheng2020Anchor(48), tmp_path / "wide.safetensors", {})
+    checkpoints.save_checkpoint(Cheng2020Anchor(48), tmp_path / "wide.safetensors", {})
     with pytest.raises(ValueError, match="is no narrower than"):
-        train.train(arguments(photographs, tmp_path / "run", plant=str(tmp_path / "wide.safetensors"), widths=(16, 32)))
-    attention = helpers.ROOT / "checkpoints" / "attention" / "attention-s0" / "best.safetensors"
+        loop.train(arguments(photographs, tmp_path / "run", plant=str(tmp_path / "wide.safetensors"), widths=(16, 32)))
+    attention = settings.ROOT / "checkpoints" / "attention" / "attention-s0" / "best.safetensors"
     with pytest.raises(ValueError, match="is of another architecture"):
-        train.train(arguments(photographs, tmp_path / "run", plant=str(attention), widths=(16, 32)))
+        loop.train(arguments(photographs, tmp_path / "run", plant=str(attention), widths=(16, 32)))
 
 
 def test_a_gradient_that_is_not_finite_is_skipped(photographs, tmp_path, small, monkeypatch):
-    real = train.losses
+    real = loss.losses
 
     def poisoned(*args):
         row = real(*args)
         return {**row, "loss": row["loss"] * float("nan")}
 
-    monkeypatch.setattr(train, "losses", poisoned)
-    train.train(arguments(photographs, tmp_path / "run", steps=2))
+    monkeypatch.setattr(loss, "losses", poisoned)
+    loop.train(arguments(photographs, tmp_path / "run", steps=2))
     saved = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     assert saved["progress"]["skipped"] == 2
     assert all(torch.isfinite(value).all() for value in saved["codec"].values())
@@ -308,16 +306,16 @@ def test_a_gradient_that_is_not_finite_is_skipped(photographs, tmp_path, small, 
 
 def test_patches_depend_on_seed_step_and_process_alone():
     photographs = [np.random.default_rng(0).integers(0, 256, (200, 150, 3), dtype=np.uint8)]
-    one, same, other = (train.Patches(photographs, seed, 128) for seed in (0, 0, 1))
+    one, same, other = (data.Patches(photographs, seed, 128) for seed in (0, 0, 1))
     assert torch.equal(one.batch(3), same.batch(3))
     assert not torch.equal(one.batch(3), other.batch(3)) and not torch.equal(one.batch(3), one.batch(3, process=1))
-    assert one.batch(3).shape == (train.BATCH, 3, 128, 128) and one.batch(3).min() >= 0 and one.batch(3).max() <= 1
+    assert one.batch(3).shape == (arguments.BATCH, 3, 128, 128) and one.batch(3).min() >= 0 and one.batch(3).max() <= 1
 
 
 def test_patches_are_cut_from_the_photographs():
     """A photograph whose pixels count upwards tells where a patch comes from."""
     photograph = np.arange(140 * 130 * 3, dtype=np.uint32).reshape(140, 130, 3)
-    patches = train.Patches([np.zeros((150, 160, 3), np.uint8), (photograph // 220).astype(np.uint8)], 0, 128)
+    patches = data.Patches([np.zeros((150, 160, 3), np.uint8), (photograph // 220).astype(np.uint8)], 0, 128)
     found = [x for step in range(8) for x in patches.batch(step, 8) * 255 if x.max() > 0]
     rows = np.lib.stride_tricks.sliding_window_view((photograph // 220).astype(np.uint8)[:, :, 0], (128, 128))
     assert found
@@ -330,52 +328,52 @@ def test_patches_are_cut_from_the_photographs():
 
 @torch.no_grad()
 def test_idle_channels_of_y_wake_without_a_change_of_the_picture(monkeypatch):
-    monkeypatch.setattr(starts, "ASLEEP", 1e-6)  # those that never say anything: nothing is lost with them
-    x = helpers.image_to_tensor(helpers.load_images()[0]["image"])[..., :256, :256]
-    codec = helpers.load_trained(helpers.checkpoint_path(3, "bundled"))
+    monkeypatch.setattr(start, "ASLEEP", 1e-6)  # those that never say anything: nothing is lost with them
+    x = images.image_to_tensor(picture_sets.load_images()[0]["image"])[..., :256, :256]
+    codec = checkpoints.load_trained(checkpoints.checkpoint_path(3, "bundled"))
     silenced = slice(5, 9)
     codec.g_a[-1].weight[silenced], codec.g_a[-1].bias[silenced] = 0, 0.2
     y, before = codec.g_a(x), codec(x)["x_hat"]
-    woken = starts.wake_y(codec, x)
+    woken = start.wake_y(codec, x)
     again, after = codec.g_a(x), codec(x)
     idle = (again != y).any(dim=3).any(dim=2).any(dim=0)
     assert 4 <= woken == int(idle.sum()) < codec.M and idle[silenced].all()
     assert torch.allclose(again[:, silenced].std((0, 2, 3)), torch.tensor(2.0), rtol=1e-3)
     unread = codec.g_s(again.round().masked_fill(idle[None, :, None, None], 0))
     assert torch.allclose(after["x_hat"], unread, atol=1e-4)
-    assert helpers.psnr(x, after["x_hat"]) == pytest.approx(helpers.psnr(x, before), abs=0.1)
+    assert metrics.psnr(x, after["x_hat"]) == pytest.approx(metrics.psnr(x, before), abs=0.1)
     assert -after["likelihoods"]["y"][:, silenced].log2().mean() < 5
-    assert starts.wake_y(codec, x) == 0
+    assert start.wake_y(codec, x) == 0
 
 
 @torch.no_grad()
 def test_idle_channels_of_z_wake_without_a_change_of_the_picture(monkeypatch):
-    monkeypatch.setattr(starts, "ASLEEP", 1e-6)  # those that never say anything
-    x = helpers.image_to_tensor(helpers.load_images()[0]["image"])[..., :512, :512]
-    codec = helpers.load_trained(helpers.checkpoint_path(3, "bundled"))
+    monkeypatch.setattr(start, "ASLEEP", 1e-6)  # those that never say anything
+    x = images.image_to_tensor(picture_sets.load_images()[0]["image"])[..., :512, :512]
+    codec = checkpoints.load_trained(checkpoints.checkpoint_path(3, "bundled"))
     silenced = slice(5, 9)
     medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
     codec.h_a[-1].weight[silenced], codec.h_a[-1].bias[silenced] = 0, medians[0, silenced, 0, 0]
     z, before = codec.h_a(codec.g_a(x)), codec(x)
-    idle = starts.asleep(z - medians)
-    woken = starts.wake_z(codec, x)
+    idle = start.asleep(z - medians)
+    woken = start.wake_z(codec, x)
     again, after = codec.h_a(codec.g_a(x)), codec(x)
     assert 4 <= woken == int(idle.sum()) < codec.N and idle[silenced].all()
     assert torch.allclose(again[:, idle].std((0, 2, 3)), torch.tensor(1.0), rtol=1e-3)
     assert torch.equal(again[:, ~idle], z[:, ~idle])
-    assert helpers.psnr(x, after["x_hat"]) == pytest.approx(helpers.psnr(x, before["x_hat"]), abs=0.1)
+    assert metrics.psnr(x, after["x_hat"]) == pytest.approx(metrics.psnr(x, before["x_hat"]), abs=0.1)
     bits_y = [-out["likelihoods"]["y"].log2().sum().item() for out in (before, after)]
     assert bits_y[1] == pytest.approx(bits_y[0], rel=0.01)  # nothing reads the fresh channels yet
     assert 1 < -after["likelihoods"]["z"][:, idle].log2().mean() < 5
-    assert starts.wake_z(codec, x) == 0
+    assert start.wake_z(codec, x) == 0
 
 
 def test_a_planted_codec_makes_the_narrow_ones_pictures():
     torch.manual_seed(0)
-    path, x = helpers.checkpoint_path(3, "bundled"), torch.rand(2, 3, 64, 64)
-    narrow = helpers.load_trained(path)
-    codec = helpers.DeepAnchor(narrow.N, narrow.M + 64)
-    starts.plant(codec, path, x)
+    path, x = checkpoints.checkpoint_path(3, "bundled"), torch.rand(2, 3, 64, 64)
+    narrow = checkpoints.load_trained(path)
+    codec = model.DeepAnchor(narrow.N, narrow.M + 64)
+    start.plant(codec, path, x)
     with torch.no_grad():
         y, y_narrow = codec.g_a(x), narrow.g_a(x)
         assert torch.allclose(y[:, : narrow.M], y_narrow, atol=1e-4)
@@ -387,27 +385,27 @@ def test_masked_taps_get_no_gradient_and_stay_zero():
     args = argparse.Namespace(
         seed=0, widths=(16, 16), quality=3, attention=False, init=None, plant=None, wake=False, batch=1
     )
-    codec = train.new_codec(args, train.Patches([np.full((64, 64, 3), 90, np.uint8)], 0, 64))
-    soap, *_ = train.make_optimizers(codec)
+    codec = loop.new_codec(args, data.Patches([np.full((64, 64, 3), 90, np.uint8)], 0, 64))
+    soap, *_ = optimizers.make_optimizers(codec)
     kernel, masked = codec.context_prediction.weight, codec.context_prediction.mask == 0
     before = kernel.clone()
     for _ in range(2):  # the first only measures
         soap.zero_grad()
-        train.Objective(codec)(torch.rand(1, 3, 64, 64), 0.01, 1.0)[0].backward()
+        loss.Objective(codec)(torch.rand(1, 3, 64, 64), 0.01, 1.0)[0].backward()
         assert not kernel.grad[masked].any() and kernel.grad[~masked].all()
         soap.step()
     assert not kernel[masked].any() and not torch.equal(kernel, before)
 
 
 def test_the_schedule_counts_steps():
-    assert [train.rate_factor(step, 1000) for step in (0, 99, 499, 750, 1000)] == [0.01, 1, 1, 0.5, 0]
-    assert train.rate_factor(50_000, 100_000, decay=0) == 1
-    assert train.rate_factor(40, 0) == 0.41  # --minutes has not chosen the number of steps yet
+    assert [optimizers.rate_factor(step, 1000) for step in (0, 99, 499, 750, 1000)] == [0.01, 1, 1, 0.5, 0]
+    assert optimizers.rate_factor(50_000, 100_000, decay=0) == 1
+    assert optimizers.rate_factor(40, 0) == 0.41  # --minutes has not chosen the number of steps yet
 
 
 def test_lambda_comes_down_to_its_value():
-    factors = [train.lambda_factor(step, 1000) for step in (0, 500, 1000, 5000)]
-    assert factors == pytest.approx([16, 4, 1, 1]) and train.lambda_factor(0, None) == 1
+    factors = [optimizers.lambda_factor(step, 1000) for step in (0, 500, 1000, 5000)]
+    assert factors == pytest.approx([16, 4, 1, 1]) and optimizers.lambda_factor(0, None) == 1
 
 
 def test_an_attention_block_with_a_wider_input_does_what_it_did():
@@ -415,14 +413,14 @@ def test_an_attention_block_with_a_wider_input_does_what_it_did():
     block, x = AttentionBlock(16), torch.randn(1, 16, 12, 12)
     with torch.no_grad():
         before = 5 * block(x)
-        starts.widen(block, 5.0)
+        start.widen(block, 5.0)
         assert torch.allclose(block(5 * x), before, atol=1e-5)
 
 
 def test_scaled_latents_survive_rounding():
     torch.manual_seed(0)
     codec, x = Cheng2020Anchor(32), torch.rand(2, 3, 128, 128)
-    starts.scale_latents(codec, x)
+    start.scale_latents(codec, x)
     with torch.no_grad():
         y = codec.g_a(x)
         assert y.std().item() == pytest.approx(5, rel=1e-3)
@@ -432,26 +430,26 @@ def test_scaled_latents_survive_rounding():
 
 @torch.no_grad()
 def test_two_passes_come_closer_to_what_a_decoder_sees():
-    codec = helpers.load_codec(3, "bundled")
-    x = helpers.pad(helpers.image_to_tensor(helpers.load_images("bundled")[2]["image"]))
+    codec = checkpoints.load_codec(3, "bundled")
+    x = images.pad(images.image_to_tensor(picture_sets.load_images("bundled")[2]["image"]))
     y = codec.g_a(x)
     medians = codec.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
     z_hat = torch.round(codec.h_a(y) - medians) + medians
-    _, y_hat = bitstream.encode_latents(bitstream.entropy_model(codec), *bitstream.analysis(codec, x))
-    exact = y_hat / bitstream.ONE
+    _, y_hat = entropy.encode_latents(entropy.entropy_model(codec), *bitstream.analysis(codec, x))
+    exact = y_hat / tables.ONE
 
     def apart(y_hat):
         return np.abs(y_hat[0].numpy() - exact).mean()
 
-    assert apart(train.as_decoded(codec, y, codec.h_s(z_hat))) < 0.6 * apart(torch.round(y))
+    assert apart(loss.as_decoded(codec, y, codec.h_s(z_hat))) < 0.6 * apart(torch.round(y))
 
 
 @pytest.mark.parametrize("z_weight", [0.5, 1.0])
 def test_every_part_learns(z_weight):
     torch.manual_seed(0)
     codec, x = Cheng2020Anchor(32), torch.rand(2, 3, 128, 128)
-    starts.scale_latents(codec, x)
-    row = train.losses(codec, x, 0.01, z_weight)
+    start.scale_latents(codec, x)
+    row = loss.losses(codec, x, 0.01, z_weight)
     row["loss"].backward()
     parts = (codec.g_a, codec.h_a, codec.h_s, codec.g_s, codec.context_prediction, codec.entropy_parameters)
     assert all(parameter.grad.abs().sum() > 0 for part in parts for parameter in part.parameters())
@@ -460,25 +458,25 @@ def test_every_part_learns(z_weight):
 def test_scales_learn_from_the_symbols_once_z_counts():
     torch.manual_seed(0)
     codec, x = Cheng2020Anchor(32), torch.rand(2, 3, 128, 128)
-    starts.scale_latents(codec, x)
-    early, late = (train.losses(codec, x, 0.0, weight) for weight in (0.999, 1.0))
+    start.scale_latents(codec, x)
+    early, late = (loss.losses(codec, x, 0.0, weight) for weight in (0.999, 1.0))
     # Without distortion the early loss is the rate of noisy latents; later that of the coded symbols is added.
     assert early["loss"].item() == pytest.approx(early["bpp"].item(), rel=0.01)
     assert late["loss"].item() == pytest.approx(2 * late["bpp"].item(), rel=0.1)
 
 
 def test_a_codec_with_attention_trains_and_loads(photographs, tmp_path, small):
-    train.train(arguments(photographs, tmp_path / "run", attention=True, widths=(16, 16)))
-    codec = helpers.load_trained(tmp_path / "run" / "best.safetensors")
+    loop.train(arguments(photographs, tmp_path / "run", attention=True, widths=(16, 16)))
+    codec = checkpoints.load_trained(tmp_path / "run" / "best.safetensors")
     assert type(codec).__name__ == "Cheng2020Attention" and codec.N == 16
 
 
 def test_a_head_trains_from_the_codec_s_own(photographs, tmp_path, small):
-    train.train_head(arguments(photographs, tmp_path, mixture=2, steps=2, quality=3))
+    heads.train_mixture(arguments(photographs, tmp_path, mixture=2, steps=2, quality=3))
     log = (tmp_path / "log.csv").read_text().splitlines()
     assert log[0] == "step,bits,held_out_bits" and len(log) == 3
     head = load_file(tmp_path / "head.safetensors")
-    assert head["4.weight"].shape[0] == 3 * 2 * helpers.BUNDLED_WIDTHS[3][1]
+    assert head["4.weight"].shape[0] == 3 * 2 * model.BUNDLED_WIDTHS[3][1]
 
 
 if __name__ == "__main__":

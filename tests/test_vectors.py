@@ -7,8 +7,10 @@ import pytest
 from make_vectors import BOX, FOLDER, trace, write
 from PIL import Image
 
-import bitstream
-from helpers import QUALITIES, load_codec, load_images
+from dgml import bitstream, container
+from dgml.checkpoints import load_codec
+from dgml.picture_sets import load_images
+from dgml.settings import QUALITIES
 
 REMEDY = "changed: the format, or the checkpoints (then: make vectors)"
 
@@ -17,7 +19,7 @@ REMEDY = "changed: the format, or the checkpoints (then: make vectors)"
 def test_a_golden_file_decodes_to_its_integers(quality):
     data = (FOLDER / f"q{quality}.dgml").read_bytes()
     expected = json.loads((FOLDER / f"q{quality}.json").read_text())
-    header = bitstream.read(data)
+    header = container.read(data)
     assert (header.width, header.height, header.quality) == (96, 80, quality)
     found = trace(load_codec(quality, "bundled"), data)
     different = [name for name in expected if found[name] != expected[name]]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from samples import load
 
-import bitstream
+from dgml import entropy
 
 SIZES = [
     (1, 1),
@@ -25,7 +25,7 @@ SIZES = [
 
 @pytest.mark.parametrize("height, width", SIZES)
 def test_wavefronts_visit_every_position_once(height, width):
-    visited = [position for rows, columns in bitstream.wavefronts(height, width) for position in zip(rows, columns)]
+    visited = [position for rows, columns in entropy.wavefronts(height, width) for position in zip(rows, columns)]
     assert sorted(visited) == list(np.ndindex(height, width))
 
 
@@ -34,7 +34,7 @@ def test_what_a_position_sees_lies_in_earlier_wavefronts(height, width):
     taps = [(i, j) for i in (-2, -1, 0) for j in (-2, -1, 0, 1, 2) if i < 0 or j < 0]
     assert len(taps) == 12
     earlier = set()
-    for rows, columns in bitstream.wavefronts(height, width):
+    for rows, columns in entropy.wavefronts(height, width):
         wavefront = list(zip(rows.tolist(), columns.tolist()))
         assert wavefront == sorted(wavefront)
         for row, column in wavefront:
@@ -80,8 +80,8 @@ def serial_walk(codec, hyper, y):
 @pytest.mark.parametrize("name, size", [(1, (1, 1)), (1, (3, 1)), (3, (1, 3)), (6, (2, 2)), ("random", (1, 2))])
 def test_wavefronts_give_what_a_serial_walk_gives(name, size):
     codec, rng = load(name), np.random.default_rng(0)
-    model = bitstream.entropy_model(codec)
+    model = entropy.entropy_model(codec)
     z_hat = 1024 * np.rint(3 * rng.standard_normal((codec.N, *size)))
     y = 20 * rng.standard_normal((codec.M, 4 * size[0], 4 * size[1]))
-    y_hat = bitstream.encode_y(model, z_hat, y, constriction.stream.queue.RangeEncoder())
-    assert np.array_equal(y_hat, serial_walk(codec, bitstream.hyper_synthesis(model, z_hat), y))
+    y_hat = entropy.encode_y(model, z_hat, y, constriction.stream.queue.RangeEncoder())
+    assert np.array_equal(y_hat, serial_walk(codec, entropy.hyper_synthesis(model, z_hat), y))

@@ -17,23 +17,23 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import bitstream
-import helpers
-from helpers import QUALITIES, Cheng2020Anchor
+from dgml import bitstream, checkpoints, container, entropy, images, picture_sets, settings, tables
+from dgml.model import Cheng2020Anchor
+from dgml.settings import QUALITIES
 
 SIDES = {0.1: (384, 256), 0.4: (768, 512), 1.6: (1536, 1024), 6.3: (3072, 2048), 24: (6000, 4000)}
 
 
 def main() -> None:
-    pictures = [helpers.to_rgb(row["image"]) for row in helpers.load_images().select(range(3))]
-    source = Path(helpers.setting("IMAGES")).name
+    pictures = [images.to_rgb(row["image"]) for row in picture_sets.load_images().select(range(3))]
+    source = Path(settings.setting("IMAGES")).name
     print(f"three pictures of {source}, {torch.get_num_threads()} threads\n")
     print("Bytes: the stream against the information of its symbols, under the stored tables and under Gaussians,")
     print("and the whole file against that information and against CompressAI's strings. Times: how often faster.\n")
     print("         stream/   stream/   file/     file/    latents  decode  encode   encode  decode")
     print("quality   tables  Gaussian   tables  CompressAI   faster  faster  faster   seconds seconds")
     for quality in QUALITIES:
-        print(f"{quality:>7} {line(helpers.load_codec(quality, 'bundled'), pictures)}", flush=True)
+        print(f"{quality:>7} {line(checkpoints.load_codec(quality, 'bundled'), pictures)}", flush=True)
     torch.manual_seed(0)
     print(f"N = 128 {line(wide_codec(), pictures)}   random weights\n")
     print("One picture, enlarged (quality 3 and 6), each size in a process of its own:\n")
@@ -54,17 +54,17 @@ def wide_codec() -> Cheng2020Anchor:
 @torch.inference_mode()
 def line(codec: Cheng2020Anchor, pictures) -> str:
     """The means of one codec's figures over the pictures."""
-    model, rows = bitstream.entropy_model(codec), []
+    model, rows = entropy.entropy_model(codec), []
     for picture in pictures:
         data, encode = median_time(lambda p=picture: bitstream.encode(codec, p))
-        header = bitstream.read(data)
-        y_hat, latents = median_time(lambda h=header: bitstream.decode_latents(model, h))
+        header = container.read(data)
+        y_hat, latents = median_time(lambda h=header: entropy.decode_latents(model, h))
         _, decode = median_time(lambda d=data: bitstream.decode(codec, d))
         by_tables, by_gaussians = bytes_of_information(codec, model, picture)
-        x = helpers.pad(helpers.image_to_tensor(picture))
+        x = images.pad(images.image_to_tensor(picture))
         theirs, compress = median_time(lambda a=x: codec.compress(a), 1)
         _, decompress = median_time(lambda t=theirs: codec.decompress(**t), 1)
-        _, synthesis = median_time(lambda y=y_hat: codec.g_s(torch.from_numpy(y / bitstream.ONE)[None].float()))
+        _, synthesis = median_time(lambda y=y_hat: codec.g_s(torch.from_numpy(y / tables.ONE)[None].float()))
         strings = sum(len(s) for part in theirs["strings"] for s in part)
         stream = header.stream.nbytes
         rows.append((stream / by_tables, stream / by_gaussians, len(data) / by_tables, len(data) / strings,
@@ -85,24 +85,24 @@ def median_time(run, times: int = 3):
 
 def bytes_of_information(codec, model, picture) -> tuple[float, float]:
     """Bytes of information of the symbols of a picture: by the stored tables, and with exact Gaussians for y."""
-    y, z = bitstream.analysis(codec, helpers.pad(helpers.image_to_tensor(picture)))
-    z_hat = bitstream.encode_z(model, z, constriction.stream.queue.RangeEncoder())
-    z_symbols = ((z_hat - model.medians[:, None, None]) / bitstream.ONE).astype(int) + bitstream.Z_RANGE
-    z_table = bitstream.z_frequencies(codec)
+    y, z = bitstream.analysis(codec, images.pad(images.image_to_tensor(picture)))
+    z_hat = entropy.encode_z(model, z, constriction.stream.queue.RangeEncoder())
+    z_symbols = ((z_hat - model.medians[:, None, None]) / tables.ONE).astype(int) + tables.Z_RANGE
+    z_table = tables.z_frequencies(codec)
     z_bits = sum(-np.log2(row[symbols] / 2**24).sum() for row, symbols in zip(z_table, z_symbols))
     seen = []
 
     def symbols_at(rows, columns, means, scales):
-        symbols = np.rint(y[:, rows, columns].T - means / bitstream.ONE)
+        symbols = np.rint(y[:, rows, columns].T - means / tables.ONE)
         seen.append((np.abs(symbols).ravel(), scales.ravel()))
         return symbols
 
-    bitstream.walk(model, z_hat, symbols_at)
+    entropy.wavefront_scan(model, z_hat, symbols_at)
     symbols, scales = (np.concatenate(part) for part in zip(*seen))
-    table = bitstream.y_tables()["frequencies"]
+    table = tables.y_tables()["frequencies"]
     nearest = np.searchsorted(model.thresholds, scales, side="right")
     by_tables = -np.log2(table[nearest, symbols.astype(int)] / 2**24).sum()
-    sigma = np.maximum(scales / bitstream.ONE, 0.11)
+    sigma = np.maximum(scales / tables.ONE, 0.11)
     edges = torch.from_numpy(np.stack(((0.5 - symbols) / sigma, (-0.5 - symbols) / sigma)))
     upper, lower = torch.special.ndtr(edges).numpy()
     # CompressAI's floor under a likelihood.
@@ -114,8 +114,8 @@ def at_size(quality: int, megapixels: float) -> tuple[float, float, float]:
     """Seconds to encode and to decode, and the peak memory of this process in GB."""
     import resource
 
-    picture = helpers.to_rgb(helpers.load_images()[0]["image"]).resize(SIDES[megapixels])
-    codec = helpers.load_codec(quality, "bundled")
+    picture = images.to_rgb(picture_sets.load_images()[0]["image"]).resize(SIDES[megapixels])
+    codec = checkpoints.load_codec(quality, "bundled")
     times = 3 if megapixels < 1 else 1
     bitstream.encode(codec, picture.resize((64, 64)))
     data, encode = median_time(lambda: bitstream.encode(codec, picture), times)

@@ -24,8 +24,12 @@ from playwright.sync_api import sync_playwright
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import codec_page
 
-import bitstream
-from helpers import ROOT, checkpoint_path, default_index, load_images, load_trained, to_rgb
+from dgml import bitstream
+from dgml.checkpoints import checkpoint_path, load_trained
+from dgml.images import to_rgb
+from dgml.picture_sets import load_images
+from dgml.settings import ROOT
+from helpers import default_index
 
 RUNS, QUALITIES = 7, (3, 6)
 TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0
@@ -72,7 +76,8 @@ def make_site(folder: Path, path_of) -> str:
 
 
 def measure(page, quality: int, codec) -> None:
-    picture = to_rgb(load_images()[default_index()]["image"])
+    images = load_images()
+    picture = to_rgb(images[default_index(images)]["image"])
     data = bitstream.encode(codec, picture, quality)
     decoding = [run(page, "photograph.dgml", data) for _ in range(RUNS)]
     shown = pixels(page)

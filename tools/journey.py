@@ -13,15 +13,19 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import bitstream
-import dgml
-from helpers import ROOT, WIDTH, bits, image_to_tensor, load_codec, load_images, pad, psnr, to_rgb
+from dgml import bitstream, container, entropy
+from dgml.checkpoints import load_codec
+from dgml.images import image_to_tensor, pad, to_rgb
+from dgml.metrics import bits, psnr
+from dgml.picture_sets import load_images
+from dgml.settings import ROOT
+from helpers import WIDTH
 
 picture = to_rgb(load_images("bundled")[0]["image"])
 x = image_to_tensor(picture)
 codec = load_codec(quality=3, weights="bundled")
 data = bitstream.encode(codec, picture, 3)
-read = torch.tensor(bitstream.decode_latents(bitstream.entropy_model(codec), dgml.read(data)))
+read = torch.tensor(entropy.decode_latents(entropy.entropy_model(codec), container.read(data)))
 read = read.float()
 decoded = bitstream.decode(codec, data)
 with torch.no_grad():

@@ -14,8 +14,11 @@ import constriction
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import bitstream
-from helpers import QUALITIES, ROOT, load_codec, load_images, to_rgb
+from dgml import bitstream, container, entropy, tables
+from dgml.checkpoints import load_codec
+from dgml.images import to_rgb
+from dgml.picture_sets import load_images
+from dgml.settings import QUALITIES, ROOT
 
 FOLDER = ROOT / "tests" / "vectors"
 BOX = (160, 60, 256, 140)  # of the first bundled photograph: 96x80 pixels, so that padding matters
@@ -23,19 +26,19 @@ BOX = (160, 60, 256, 140)  # of the first bundled photograph: 96x80 pixels, so t
 
 def trace(codec, data: bytes) -> dict:
     """The integers of decoding ``data``, each array flattened from (channel, row, column)."""
-    model, header = bitstream.entropy_model(codec), bitstream.read(data)
+    model, header = entropy.entropy_model(codec), container.read(data)
     decoder = constriction.stream.queue.RangeDecoder(header.stream)
     size = -(-header.height // 64), -(-header.width // 64)
-    z_hat = bitstream.decode_z(model, size, decoder)
-    hyper = bitstream.hyper_synthesis(model, z_hat)
+    z_hat = entropy.decode_z(model, size, decoder)
+    hyper = entropy.hyper_synthesis(model, z_hat)
     means, scales = np.zeros((2, *hyper.shape[:2], hyper.shape[2] // 2))
-    y_hat = bitstream.decode_y(model, z_hat, decoder)
+    y_hat = entropy.decode_y(model, z_hat, decoder)
 
     def symbols_at(rows, columns, some_means, some_scales):
         means[rows, columns], scales[rows, columns] = some_means, some_scales
-        return np.rint((y_hat[:, rows, columns].T - some_means) / bitstream.ONE)
+        return np.rint((y_hat[:, rows, columns].T - some_means) / tables.ONE)
 
-    assert np.array_equal(bitstream.walk(model, z_hat, symbols_at), y_hat)
+    assert np.array_equal(entropy.wavefront_scan(model, z_hat, symbols_at), y_hat)
     arrays = {
         "z_hat": z_hat,
         "hyper": hyper.transpose(2, 0, 1),

@@ -12,7 +12,8 @@ from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from helpers import QUALITIES, WIDTH  # noqa: E402
+from dgml.settings import QUALITIES
+from helpers import WIDTH
 
 figure, axes = plt.subplots(2, 3, figsize=(1.6 * WIDTH, WIDTH), layout="constrained")
 for quality, axis in zip(QUALITIES, axes.flat):

@@ -14,9 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import bitstream
-from helpers import QUALITIES, ROOT, checkpoint_path, default_index, load_images, load_trained, to_rgb
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from dgml import entropy, tables
+from dgml.checkpoints import checkpoint_path, load_trained
+from dgml.images import to_rgb
+from dgml.picture_sets import load_images
+from dgml.settings import QUALITIES, ROOT
+from helpers import default_index
 
 SOURCE = ROOT / "book" / "_static" / "codec"
 # What the words in capitals of kernel.wat stand for.
@@ -56,7 +60,7 @@ def write(folder: Path, path_of, qualities=QUALITIES) -> None:
         codec = load_trained(path_of(quality, "bundled"))
         script = weights_script(quality, codec)
         (folder / f"q{quality}.js").write_bytes(script)
-        fingerprint = bitstream.entropy_model(codec).fingerprint.hex()
+        fingerprint = entropy.entropy_model(codec).fingerprint.hex()
         facts[quality] = {"N": codec.N, "M": codec.M, "fingerprint": fingerprint, "bytes": len(script)}
     kernel = base64.b64encode(assemble()).decode()
     built = {"kernel": kernel, "qualities": facts}
@@ -146,14 +150,14 @@ def transform_arrays(name: str, transform: torch.nn.Sequential) -> dict[str, np.
     return arrays
 
 
-def exact_arrays(model: bitstream.EntropyModel) -> dict[str, np.ndarray]:
+def exact_arrays(model: entropy.EntropyModel) -> dict[str, np.ndarray]:
     """The layers of the entropy model, whose weights and biases are integers, for 64-bit floats."""
     arrays = {}
     for i, (weight, bias) in enumerate(model.h_s):
         arrays |= (shuffled if i in (1, 3) else layer)(f"h_s.{2 * i}", weight.transpose(0, 1, 3, 2), bias, 4)
     weight, bias = model.context
     m = len(bias) // 2
-    taps = weight.reshape(2 * m, len(bitstream.TAPS), m).transpose(1, 2, 0)
+    taps = weight.reshape(2 * m, len(entropy.TAPS), m).transpose(1, 2, 0)
     above, beside = taps[:10].reshape(2, 5, m, 2 * m), taps[10:].reshape(1, 2, m, 2 * m)
     arrays |= layer("context.above", above, bias, 4) | layer("context.beside", beside, 0 * bias, 4)
     first, second, third = ((weight.T[None, None], bias) for weight, bias in model.parameters)
@@ -173,14 +177,14 @@ def weights_script(quality: int, codec: torch.nn.Module) -> bytes:
     """
     if codec.N % 8 or codec.M % 8:
         raise ValueError(f"the page's kernel wants widths that are multiples of 8, not N = {codec.N}, M = {codec.M}")
-    model = bitstream.entropy_model(codec)
+    model = entropy.entropy_model(codec)
     exact = exact_arrays(model)
-    tables = bitstream.y_tables()
-    tables |= {"z": bitstream.z_frequencies(codec), "medians": model.medians}
+    stored = tables.y_tables()
+    stored |= {"z": tables.z_frequencies(codec), "medians": model.medians}
     arrays = [(name, array, "f64" if name.endswith("bias") else "f32") for name, array in exact.items()]
     for name in ("g_a", "h_a", "g_s"):
         arrays += [(part, array, "f32") for part, array in transform_arrays(name, getattr(codec, name)).items()]
-    arrays += [(name, array, "table") for name, array in tables.items()]
+    arrays += [(name, array, "table") for name, array in stored.items()]
     data = packed(arrays, {"N": codec.N, "M": codec.M, "fingerprint": model.fingerprint.hex()})
     return ("\ufeff" + f'dgmlWeights({quality}, {len(data)}, "{as_characters(data)}");\n').encode("utf-16-le")
 
@@ -218,6 +222,7 @@ def as_characters(data: bytes) -> str:
 
 def sample_script() -> str:
     """The chapters' photograph without loss; a script, since a page from disk may not read a picture's pixels."""
-    picture, buffer = to_rgb(load_images()[default_index()]["image"]), io.BytesIO()
+    images = load_images()
+    picture, buffer = to_rgb(images[default_index(images)]["image"]), io.BytesIO()
     picture.save(buffer, "WEBP", lossless=True, method=6)
     return f'dgmlSample("{base64.b64encode(buffer.getvalue()).decode()}");\n'

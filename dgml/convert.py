@@ -11,22 +11,14 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-import bitstream
-import dgml
-from commandline import read_dgml, read_file, reason
-from helpers import (
-    QUALITIES,
-    Cheng2020Anchor,
-    find_pictures,
-    image_to_tensor,
-    in_words,
-    load_codec,
-    load_trained,
-    place_to_write,
-    psnr,
-    to_rgb,
-    write_whole,
-)
+from dgml.bitstream import FileCodec
+from dgml.checkpoints import load_codec, load_trained
+from dgml.container import MAGIC, BitstreamError, check_size, read
+from dgml.files import atomic_write, check_writable, error_line, read_dgml, read_file
+from dgml.images import image_to_tensor, to_rgb
+from dgml.metrics import psnr
+from dgml.picture_sets import find_pictures, in_words
+from dgml.settings import QUALITIES
 
 COMPARED = ".compare.png"  # what --compare adds to a name
 LARGE = 4e6  # pixels: above it, coding takes long enough to say so first
@@ -60,10 +52,10 @@ def run_many(job: Callable, todo: list[tuple[Path, Path]], args: argparse.Namesp
         except BrokenPipeError:
             raise
         except (OSError, RuntimeError, ValueError) as error:
-            line = reason(error)
+            line = error_line(error)
             failed.append(line if str(source) in line else f"{source}: {line}")
     if failed:
-        print("\n  ".join([f"bitstream.py: {len(failed)} of {len(todo)} failed", *failed]), file=sys.stderr)
+        print("\n  ".join([f"dgml: {len(failed)} of {len(todo)} failed", *failed]), file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -101,13 +93,13 @@ def encode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
     if target.suffix.lower() in Image.registered_extensions():
         raise ValueError(f"{target} is a picture's name, and what is written is none: call it {target.stem}.dgml")
     check_targets(source, target, args)
-    if target.is_file() and target.stat().st_size and not read_dgml(target).startswith(dgml.MAGIC):
+    if target.is_file() and target.stat().st_size and not read_dgml(target).startswith(MAGIC):
         raise ValueError(f"{target} is there and is no .dgml file: give OUT another name")
     picture = read_picture(source)
     quality = 0 if args.checkpoint else args.quality or 3
     codec = codec_of(quality, args.checkpoint)
-    data = bitstream.encode(codec, picture, quality, args.search)
-    decoded = bitstream.decode(codec, data)
+    data = codec.encode(picture, quality, args.search)
+    decoded = codec.decode(data)
     write_file(target, data)
     if args.compare:
         write_picture(compared(target), side_by_side(picture, decoded))
@@ -125,16 +117,16 @@ def decode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
         raise ValueError(f"{args.original} is the original, and would be replaced: give OUT another name")
     original = read_picture(args.original) if args.original else None
     data = read_dgml(source)
-    header = dgml.read(data)
+    header = read(data)
     if original and original.size != (header.width, header.height):
         raise ValueError(f"{args.original} has {original.width}x{original.height} pixels, {source} "
                          f"{header.width}x{header.height}: it is another picture")  # fmt: skip
     if not args.checkpoint and header.quality not in QUALITIES:
-        raise dgml.BitstreamError(
+        raise BitstreamError(
             f"the file names quality {header.quality}, there are checkpoints for 1 to 6; --checkpoint loads one's own"
         )
     announce(source, header.width * header.height)
-    picture = bitstream.decode(codec_of(0 if args.checkpoint else header.quality, args.checkpoint), data)
+    picture = codec_of(0 if args.checkpoint else header.quality, args.checkpoint).decode(data)
     write_picture(target, picture)
     line = f"{target}: {header.width}x{header.height}, from {size_line(data)}"
     if original is None:
@@ -145,8 +137,8 @@ def decode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
 
 
 @lru_cache(maxsize=len(QUALITIES))
-def codec_of(quality: int, checkpoint: Path | None) -> Cheng2020Anchor:
-    return load_trained(checkpoint) if checkpoint else load_codec(quality)
+def codec_of(quality: int, checkpoint: Path | None) -> FileCodec:
+    return FileCodec(load_trained(checkpoint) if checkpoint else load_codec(quality))
 
 
 def is_pipe(path: Path) -> bool:
@@ -171,7 +163,7 @@ def check_target(source: Path, target: Path) -> None:
         raise ValueError(f"{target} is a folder: name a file in it, or give --out {target}")
     if not target.resolve().parent.is_dir():
         raise ValueError(f"{target}: there is no folder {target.parent}")
-    place_to_write(target)
+    check_writable(target)
 
 
 def announce(source: Path, pixels: int) -> None:
@@ -187,7 +179,7 @@ def read_picture(path: Path) -> Image.Image:
     data = io.BytesIO(read_file(path))
     try:
         with Image.open(data) as image:
-            dgml.check_size(*image.size)
+            check_size(*image.size)
             announce(path, image.width * image.height)
             return to_rgb(image)
     except UnidentifiedImageError:
@@ -222,7 +214,7 @@ def write_file(target: Path, data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    write_whole(target, data)
+    atomic_write(target, data)
 
 
 def side_by_side(original: Image.Image, decoded: Image.Image) -> Image.Image:
@@ -238,7 +230,7 @@ def compared(target: Path) -> Path:
 
 
 def size_line(data: bytes) -> str:
-    header = dgml.read(data)
+    header = read(data)
     rate = 8 * len(data) / (header.height * header.width)
     return f"{len(data)} bytes, {rate:.4f} bpp, quality {header.quality or 'unknown'}"
 

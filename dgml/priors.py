@@ -1,12 +1,12 @@
-"""The rungs of chapter 10: models of growing knowledge for one and the same y_hat of a codec that stays as it is.
+"""The prior variants of chapter 10: models of growing knowledge for the same y_hat of a codec that stays as it is.
 
 ``histograms``: one table of probabilities for each channel, counted on photographs (a factorized prior).
 ``scales``: a small hyperprior of its own, whose z tells a scale for each symbol; each channel has one mean.
 ``means``: the same with a scale and a mean for each symbol.
 
-``train.py --head NAME`` makes each from photographs, with the codec's g_a frozen, so that every rung has had its
-training.
-The last rung, with the context, is the head of one Gaussian of ``mixtures.py``.  Symbols are round(y) on every rung.
+``python -m dgml train --head NAME`` makes each from photographs, with the codec's g_a frozen, so that every variant
+has had its training.
+The last step, with the context, is the head of one Gaussian of ``mixtures.py``.  Symbols are round(y) in all.
 """
 
 from pathlib import Path
@@ -14,18 +14,18 @@ from pathlib import Path
 import constriction
 import numpy as np
 import torch
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from compressai.entropy_models import EntropyBottleneck
 from compressai.layers import conv1x1, conv3x3
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from helpers import ROOT, Cheng2020Anchor
+from dgml.likelihoods import SMALLEST_SCALE, bounded, factorized_likelihood, gaussian_likelihood
+from dgml.model import Cheng2020Anchor
+from dgml.settings import CHECKPOINTS
 
 QUALITY = 3  # the codec whose rungs are bundled
-HEADS = ("histograms", "scales", "means")
 WIDTH, Z_CHANNELS = 32, 16
 RAREST = 24.0  # bits of a symbol that no photograph had
-BATCH, RATE = 8, 2e-3  # maps of y in a step, learning rate of Adam
 Z_RANGE = 127  # z of a rung is coded within -127 to 127
 
 
@@ -48,7 +48,6 @@ class Hyperprior(nn.Module):
         last = conv1x1(WIDTH, 2 * M if means else M)
         self.h_s = nn.Sequential(conv3x3(Z_CHANNELS, WIDTH), nn.LeakyReLU(), *doubled(), *doubled(), last)
         self.entropy_bottleneck = EntropyBottleneck(Z_CHANNELS)
-        self.gaussian = GaussianConditional(None)
 
     def z_hat(self, y_hat: Tensor) -> Tensor:
         """z of y_hat (B, M, h, w), rounded: integers (B, Z_CHANNELS, h/4, w/4)."""
@@ -63,18 +62,16 @@ class Hyperprior(nn.Module):
         told = self.h_s(z_hat)
         scales, shifts = told.chunk(2, 1) if self.predicts_means else (told, torch.zeros_like(told))
         means = self.centre + self.spread * shifts
-        return (self.spread * scales.clamp(-6, 3).exp()).clamp(min=0.11), means
+        return (self.spread * scales.clamp(-6, 3).exp()).clamp(min=SMALLEST_SCALE), means
 
     def bits(self, y_hat: Tensor, scales: Tensor, means: Tensor) -> Tensor:
         """Bits of each symbol (B, M, h, w): the Gaussian's integral over one rounding step."""
-        likelihood = self.gaussian._likelihood(y_hat, scales, means)
-        return -self.gaussian.likelihood_lower_bound(likelihood).log2()
+        return -bounded(gaussian_likelihood(y_hat, scales, means)).log2()
 
     def z_probabilities(self) -> np.ndarray:
         """The probabilities (Z_CHANNELS, 255) of the integers -127 to 127 in each channel of z."""
         integers = torch.arange(-Z_RANGE, Z_RANGE + 1.0).expand(Z_CHANNELS, 1, -1)
-        likelihood, _, _ = self.entropy_bottleneck._likelihood(integers)
-        return likelihood[:, 0].detach().numpy()
+        return factorized_likelihood(self.entropy_bottleneck, integers)[:, 0].detach().numpy()
 
 
 def doubled() -> list[nn.Module]:
@@ -83,7 +80,7 @@ def doubled() -> list[nn.Module]:
 
 
 def prior_path(name: str) -> Path:
-    return ROOT / "checkpoints" / f"prior-q{QUALITY}-{name}.safetensors"
+    return CHECKPOINTS / f"prior-q{QUALITY}-{name}.safetensors"
 
 
 def load_prior(codec: Cheng2020Anchor, name: str) -> Hyperprior:
@@ -146,61 +143,3 @@ def decode_gaussians(words: np.ndarray, scales: np.ndarray, means: np.ndarray) -
 
 def gaussians():
     return constriction.stream.model.QuantizedGaussian(-2047, 2047)
-
-
-# ---------------------------------------------------------------- training
-
-
-def bits_of_counts(y_hats: list[Tensor]) -> Tensor:
-    """Bits (M, 2 R + 1) of the integers -R to R in each channel, from maps y_hat (1, M, h, w) of many photographs.
-
-    Each count starts at a hundredth, so that no symbol is impossible.
-    """
-    integers = torch.cat([y_hat[0].flatten(1) for y_hat in y_hats], 1).long()
-    largest = int(integers.abs().max())
-    counts = torch.stack([torch.bincount(row + largest, minlength=2 * largest + 1) for row in integers]) + 0.01
-    return -(counts / counts.sum(1, keepdim=True)).log2().clamp(min=-RAREST)
-
-
-def costs(head: Hyperprior, y_hat: Tensor) -> tuple[Tensor, Tensor]:
-    """Bits of y and of z at each position of y; in training z is noisy for its own bits and rounded for h_s."""
-    z = head.z(y_hat)
-    if head.training:
-        _, p = head.entropy_bottleneck(z)
-        z_hat = z + (z.round() - z).detach()
-    else:
-        z_hat = head.z_hat(y_hat)
-        p, _, _ = head.entropy_bottleneck._likelihood(z_hat.transpose(0, 1).reshape(Z_CHANNELS, 1, -1))
-        p = head.entropy_bottleneck.likelihood_lower_bound(p)
-    positions = y_hat[:, 0].numel()
-    return head.bits(y_hat, *head.gaussians_of(z_hat)).sum() / positions, -p.log2().sum() / positions
-
-
-def fit(name: str, seen: list[Tensor], held_out: list[Tensor], steps: int, seed: int, log) -> dict[str, Tensor]:
-    """The tensors of the rung ``name`` from maps y_hat (1, M, 32, 32); ``log`` takes a row every 50 steps."""
-    if name == "histograms":
-        return {"bits": bits_of_counts(seen).half()}
-    torch.manual_seed(seed)
-    head = Hyperprior(seen[0].shape[1], name == "means")
-    maps = torch.cat(seen)
-    head.centre.data = maps.mean((0, 2, 3), keepdim=True)
-    head.spread.data = maps.std((0, 2, 3), keepdim=True).clamp(min=0.11)
-    optimizer = torch.optim.Adam(head.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    for step in range(1, steps + 1):
-        y_bits, z_bits = costs(head, maps[torch.randint(len(maps), (BATCH,))])
-        # The bits of z are free at first, or z falls silent before h_s has learnt to read it.
-        loss = y_bits + min(1.0, step / (0.3 * steps)) * z_bits
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(head.parameters(), 10.0)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0 or step == steps:
-            head.eval()
-            with torch.no_grad():
-                measured = np.mean([[float(cost) for cost in costs(head, y_hat)] for y_hat in held_out], axis=0)
-            head.train()
-            log({"step": step, "bits_y": y_bits.item(), "bits_z": z_bits.item(),
-                 "held_out_bits_y": float(measured[0]), "held_out_bits_z": float(measured[1])})  # fmt: skip
-    return {key: p.detach().half().contiguous() for key, p in head.named_parameters() if "quantiles" not in key}

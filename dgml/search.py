@@ -17,31 +17,35 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from dgml import LARGEST, N_SCALES, SMALLEST, TAIL, TAIL_OF_SMALLEST
-from helpers import Cheng2020Anchor, image_to_tensor, z_medians
+from dgml.images import image_to_tensor
+from dgml.metrics import rd_loss
+from dgml.model import Cheng2020Anchor, z_medians
+from dgml.tables import LARGEST, N_SCALES, SMALLEST, TAIL, TAIL_OF_SMALLEST
 
 STEP = 0.025  # the root mean square of a full step, in units of y; it falls in a straight line to zero
 MOMENTUM = 0.8
 SHARPNESS = 2.5  # of the soft staircase: as it grows, the staircase becomes the true one, and its slope useless
 STRIP = 2**20  # pixels that have their gradients in memory at once
-ROUND = 10  # steps between two real files
+RESTART = 10  # steps between two real files
 SHORTEST = 1 / 8  # of a full step: where steps this long win nothing, the search ends
-HALO = 7  # rows of y that a strip sees more, above and below, than it keeps: beyond the reach of g_s and the context
+HALO = (
+    12  # rows of y that a strip sees more, above and below, than it keeps: beyond the reach of g_s, also with attention
+)
 
 
 def best_file(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, coded: Callable[[np.ndarray], tuple[bytes, np.ndarray, float]], lmbda: float, steps: int) -> bytes:  # fmt: skip
     """The best file for the picture ``x`` (1, 3, height, width) in [0, 1], before padding, in ``steps`` steps.
 
     ``y`` and ``z`` are what g_a and h_a make of the padded picture, (M, H/16, W/16) and (N, H/64, W/64).
-    ``coded`` gives the file of a y, the y_hat that a decoder reads from it, in units of y, and its :func:`loss`.
+    ``coded`` gives the file of a y, the y_hat that a decoder reads from it, in units of y, and its :func:`file_loss`.
     The descent wins on the soft staircase, which is not the real one, so it goes in rounds.
     Each starts from the best y so far; one whose file is no better is forgotten, and the next takes steps half as long.
     """
     data, y_hat, lowest = coded(y)
     share = 1.0
     with tqdm(total=steps, desc="search", unit="step", disable=None, leave=False) as bar:
-        for begun in range(0, steps, ROUND):
-            moved = descend(codec, x, y, z, y_hat, lmbda, min(ROUND, steps - begun), share, bar.update)
+        for begun in range(0, steps, RESTART):
+            moved = descend(codec, x, y, z, y_hat, lmbda, min(RESTART, steps - begun), share, bar.update)
             found, seen, reached = coded(moved)
             if reached < lowest:
                 data, y, y_hat, lowest = found, moved, seen, reached
@@ -116,7 +120,7 @@ def prediction(codec: Cheng2020Anchor, y_hat: Tensor, hyper: Tensor) -> tuple[Te
 
 
 def symbol_bits(symbols: Tensor, scales: Tensor) -> Tensor:
-    """The bits of symbols of any value, with the heavy tails of the tables (bitstream.gaussian_tables)."""
+    """The bits of symbols of any value, with the heavy tails of the tables (tables.gaussian_tables)."""
     scales = scales.clamp(SMALLEST, LARGEST)
     # Half a step of the ladder above its lowest scale the second table takes over from the first.
     second = SMALLEST * (LARGEST / SMALLEST) ** (0.5 / (N_SCALES - 1))
@@ -132,7 +136,7 @@ def bfloat16() -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=multiplies)
 
 
-def loss(picture: Image.Image, decoded: Image.Image, n_bytes: int, lmbda: float) -> float:
+def file_loss(picture: Image.Image, decoded: Image.Image, n_bytes: int, lmbda: float) -> float:
     """lambda * 255**2 * MSE + bpp of a whole file, the errors in the 8-bit picture that it decodes to."""
     mse = (image_to_tensor(picture) - image_to_tensor(decoded)).double().square().mean().item()
-    return lmbda * 255**2 * mse + 8 * n_bytes / (picture.width * picture.height)
+    return rd_loss(8 * n_bytes / (picture.width * picture.height), mse, lmbda)

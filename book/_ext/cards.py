@@ -19,8 +19,13 @@ from matplotlib.figure import Figure
 from notation import typeset
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from helpers import COLOUR, ROOT, Cheng2020Anchor, bits, image_to_tensor, pack, pad
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from dgml.images import image_to_tensor, pad
+from dgml.metrics import bits
+from dgml.model import Cheng2020Anchor
+from dgml.naive import pack
+from dgml.settings import ROOT
+from helpers import COLOUR
 
 SIZE = (480, 270)  # pixels: twice what a card shows
 NEAREST = Image.Resampling.NEAREST

@@ -7,7 +7,8 @@ import torch
 from compressai.entropy_models import EntropyBottleneck
 from compressai.layers import AttentionBlock
 
-from helpers import Cheng2020Anchor, read_checkpoint, widths, z_medians
+from dgml.checkpoints import read_checkpoint, widths
+from dgml.model import Cheng2020Anchor, z_medians
 
 ASLEEP = 0.1  # a channel of y or z is idle if its symbols differ more rarely than this from their commonest
 

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from curves import Curve, bd_rate_over, staircase
+from dgml.evaluation.curves import Curve, staircase
+from dgml.metrics import bd_rate_over
 
 SUFFIX = {"bundled": "bundled", "published": "published_weights"}  # kodak_published.json is CompressAI's own table
 

@@ -18,24 +18,24 @@ import numpy as np
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import bitstream
-from helpers import (
-    QUALITIES,
-    ROOT,
-    bits,
-    default_index,
-    describe,
-    image_to_tensor,
-    load_codec,
-    load_images,
-    pad,
-    psnr,
-    to_rgb,
-    write_whole,
-)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from dgml import bitstream
+from dgml.checkpoints import load_codec
+from dgml.files import atomic_write
+from dgml.images import image_to_tensor, pad, to_rgb
+from dgml.metrics import bits, psnr
+from dgml.picture_sets import load_images
+from dgml.settings import QUALITIES, ROOT
+from helpers import default_index, describe
 
-INPUTS = ("*.py", "tools/explore.py", "tools/cards.py", "checkpoints/*.safetensors", "checkpoints/logs/q3*.csv")
+INPUTS = (
+    "helpers.py",
+    "dgml/*.py",
+    "book/_ext/explore.py",
+    "book/_ext/cards.py",
+    "checkpoints/*.safetensors",
+    "checkpoints/logs/q3*.csv",
+)
 INPUTS += ("book/references.bib",)
 SETTINGS = ("DGML_WEIGHTS", "DGML_IMAGES", "DGML_MEGAPIXELS")
 CACHE = ROOT / "_build" / "explore"
@@ -56,7 +56,8 @@ def prepare(app) -> None:
     """Make the parts, unless they were made from the same files, settings and photograph."""
     if app.builder.name != "html":
         return
-    images, index = load_images(), default_index()
+    images = load_images()
+    index = default_index(images)
     picture = to_rgb(images[index]["image"])
     digest = hashlib.sha256(repr([os.environ.get(name) for name in SETTINGS]).encode() + picture.tobytes())
     for path in sorted(path for pattern in INPUTS for path in ROOT.glob(pattern)):
@@ -116,7 +117,7 @@ def make(folder: Path, images, index: int) -> None:
         "front": front_part(facts[KEPT - 1], jpeg, jpeg_db, picture.size),
     }
     for name, text in texts.items():  # the front comes last: where it is, all is
-        write_whole(folder / f"{name}.html", text.encode())
+        atomic_write(folder / f"{name}.html", text.encode())
 
 
 @torch.no_grad()

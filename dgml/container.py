@@ -12,9 +12,6 @@ import numpy as np
 MAGIC, VERSION = b"DGML", 1
 START = struct.Struct("<4sBBHH4s")  # magic, version, quality, height, width, fingerprint
 HEADER = struct.Struct("<4sBBHH4sII")  # the same, then the checksums of the latents and of the file
-# The symbols of y: a ladder of Gaussians, and the share of them that comes from one of three times its scale and 0.5.
-N_SCALES, SMALLEST, LARGEST = 128, 0.11, 256.0
-TAIL, TAIL_OF_SMALLEST = 2.0**-7, 2.0**-11
 MAX_PIXELS = 2**27  # a larger picture is refused before anything is allocated
 
 

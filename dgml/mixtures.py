@@ -4,7 +4,7 @@ The paper models every symbol by three Gaussians (Cheng et al., CVPR 2020, eq. 6
 checkpoints have one.
 A *head* takes the place of ``codec.entropy_parameters``: the same three 1x1 layers, with K scales, means and weights
 for each symbol at the end.
-``train.py --mixture K`` trains one, ``evaluate.py --mixtures`` measures what it saves.
+``python -m dgml train --mixture K`` trains one, ``evaluate --mixtures`` measures what it saves.
 
 Symbols are round(y - m), where m is the mean of the mixture, the sum of w_k * mu_k: an offset that the decoder knows.
 """
@@ -16,15 +16,15 @@ from math import erf, sqrt
 import constriction
 import numpy as np
 import torch
-from compressai.entropy_models import GaussianMixtureConditional
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bitstream import wavefronts
-from helpers import ROOT, Cheng2020Anchor, z_medians
+from dgml.entropy import wavefronts
+from dgml.likelihoods import SMALLEST_SCALE, bounded, gaussian_likelihood
+from dgml.model import Cheng2020Anchor, z_medians
+from dgml.settings import CHECKPOINTS
 
 HEAD_QUALITIES = (3, 6)  # the codecs whose heads are bundled
-COMPONENTS = (1, 2, 3)
 FARTHEST = 2000  # symbols of either sign up to here can be coded
 SPREAD = (1.0, 2.0, 0.5)  # a new component is wider, the next narrower, than the Gaussian that it starts from
 
@@ -55,7 +55,7 @@ def load_mixture(codec: Cheng2020Anchor, quality: int, k: int) -> nn.Sequential:
 
 
 def mixture_path(quality: int, k: int):
-    return ROOT / "checkpoints" / f"mixture-q{quality}-k{k}.safetensors"
+    return CHECKPOINTS / f"mixture-q{quality}-k{k}.safetensors"
 
 
 @torch.no_grad()
@@ -86,12 +86,12 @@ def parameters(head: nn.Sequential, features: Tensor) -> tuple[Tensor, Tensor, T
 def likelihoods(head: nn.Sequential, features: Tensor, y_hat: Tensor) -> Tensor:
     """The probability of every symbol (B, M, h, w) under the mixture of ``head``."""
     scales, means, weights = parameters(head, features)
-    model = GaussianMixtureConditional(K=head.k)
-    return model.likelihood_lower_bound(model._likelihood(y_hat, scales, means, weights))
+    components = zip(scales.chunk(head.k, 1), means.chunk(head.k, 1), weights.chunk(head.k, 1))
+    return bounded(sum(gaussian_likelihood(y_hat, scale, mean) * weight for scale, mean, weight in components))
 
 
 @torch.no_grad()
-def walk_mixtures(
+def scan_mixtures(
     codec: Cheng2020Anchor, head: nn.Sequential, z_hat: Tensor, symbols_at: Callable[..., Tensor]
 ) -> Tensor:
     """Visit y wavefront by wavefront, as in chapter 12, and return y_hat (M, h, w) = symbols + m.
@@ -109,7 +109,7 @@ def walk_mixtures(
         features = torch.cat((hyper[:, rows, columns], context)).T[:, :, None, None]
         scales, means, weights = (t.reshape(len(rows), head.k, m) for t in parameters(head, features))
         mean = (weights * means).sum(1)
-        mixture = scales.clamp(min=0.11), means - mean[:, None], weights
+        mixture = scales.clamp(min=SMALLEST_SCALE), means - mean[:, None], weights
         y_hat[:, rows + 2, columns + 2] = (symbols_at(rows, columns, mean, mixture) + mean).T
     return y_hat[:, 2:-2, 2:-2]
 
@@ -127,7 +127,7 @@ def encode_mixtures(
         encoder.encode(symbols.int().numpy().ravel(), custom_model(head.k), *columns_of(*mixture))
         return symbols
 
-    y_hat = walk_mixtures(codec, head, z_hat, symbols_at)
+    y_hat = scan_mixtures(codec, head, z_hat, symbols_at)
     return encoder.get_compressed(), y_hat, bits
 
 
@@ -139,7 +139,7 @@ def decode_mixtures(codec: Cheng2020Anchor, head: nn.Sequential, words: np.ndarr
         flat = decoder.decode(custom_model(head.k), *columns_of(*mixture))
         return torch.from_numpy(flat).float().reshape(len(rows), -1)
 
-    return walk_mixtures(codec, head, z_hat, symbols_at)
+    return scan_mixtures(codec, head, z_hat, symbols_at)
 
 
 def information(symbols: Tensor, scales: Tensor, means: Tensor, weights: Tensor) -> Tensor:

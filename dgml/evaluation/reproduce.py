@@ -1,6 +1,6 @@
 """Walk through the book's first part with published weights, and compare each number with the reference.
 
-    python reproduce.py
+    python -m dgml reproduce
 
 The reference is ``results/reference_kodak22.json``; any miss makes the exit status 1.
 DGML_IMAGES names a folder of the Kodak pictures; by default they are downloaded once, like the weights.
@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -21,11 +20,15 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-import helpers
-from commandline import reason
-from helpers import QUALITIES, Cheng2020Anchor, bpp, crop, image_to_tensor, load_codec, pad, psnr, to_rgb
+from dgml.checkpoints import load_codec
+from dgml.images import crop, image_to_tensor, pad, to_rgb
+from dgml.metrics import bits, bpp, psnr
+from dgml.model import Cheng2020Anchor
+from dgml.naive import pack, unpack
+from dgml.picture_sets import load_images
+from dgml.settings import QUALITIES, RESULTS
 
-REFERENCE = helpers.ROOT / "results" / "reference_kodak22.json"
+REFERENCE = RESULTS / "reference_kodak22.json"
 # What counts as the same number, by its name in the reference: absolute and relative tolerance; the first that matches.
 TOLERANCES = (
     ("zlib9_bytes|bpp_zlib", 0, 0.01),  # deflate has more than one implementation
@@ -52,7 +55,7 @@ def reference_walk(
         rate, db = bpp(out["likelihoods"], n_pixels), psnr(x, crop(out["x_hat"], x.shape[-2:]))
         got["staircase"].append({"quality": quality, "N": codec.N, "bpp": round(rate, 4), "psnr_db": round(db, 2)})
         if quality == 3:
-            per_channel = helpers.bits(out["likelihoods"]["y"]).sum((0, 2, 3), dtype=torch.float64) / n_pixels
+            per_channel = bits(out["likelihoods"]["y"]).sum((0, 2, 3), dtype=torch.float64) / n_pixels
             top = per_channel.topk(5)
             got |= {
                 "quality": quality,
@@ -75,10 +78,10 @@ def naive_buffer(codec: Cheng2020Anchor, x: torch.Tensor, rate: float) -> dict:
     z_hat, _ = codec.entropy_bottleneck(codec.h_a(y))
     scales, means = codec.h_s(z_hat).chunk(2, 1)
     y_hat, _ = codec.gaussian_conditional(y, scales, means=means)
-    buffer = helpers.pack(y_hat, z_hat)
+    buffer = pack(y_hat, z_hat)
     packed = zlib.compress(buffer, 9)
     raw_bpp, zlib_bpp = (8 * len(b) / (size[0] * size[1]) for b in (buffer, packed))
-    decoded = crop(codec.g_s(helpers.unpack(zlib.decompress(packed))[0]), size).clamp(0, 1)
+    decoded = crop(codec.g_s(unpack(zlib.decompress(packed))[0]), size).clamp(0, 1)
     return {
         "y_hat_shape": list(y_hat.shape),
         "y_hat_range": [round(y_hat.min().item(), 2), round(y_hat.max().item(), 2)],
@@ -127,7 +130,7 @@ def reproduce() -> bool:
     published_codec(3)  # before the pictures: it fails at once where there is no network
     source = os.environ.get("DGML_IMAGES") or "danjacobellis/kodak"
     try:
-        images = helpers.load_images(source, math.inf)
+        images = load_images(source, math.inf)
     except ValueError as error:
         why = str(error).partition(" Give ")[0].removeprefix(f"{source}: ")
         raise ValueError(f"DGML_IMAGES={source}: {why} Set it to a folder with the 24 Kodak pictures.") from None
@@ -151,16 +154,6 @@ def published_codec(quality: int) -> Cheng2020Anchor:
         return load_codec(quality, "published")
 
 
-def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    try:
-        good = reproduce()
-    except KeyboardInterrupt:
-        sys.exit("reproduce.py: stopped")
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"reproduce.py: {reason(error)}")
-    sys.exit(0 if good else 1)
-
-
-if __name__ == "__main__":
-    main()
+def run(args: argparse.Namespace) -> int:
+    """``python -m dgml reproduce``; the exit status, 1 where a number differs."""
+    return 0 if reproduce() else 1
