@@ -1,13 +1,17 @@
-"""Draw the small map at the head of each chapter, and list all figures of the book.
+"""Draw the small map at the head of each chapter, and list all figures of the book and, in README, all chapters.
 
-Run by ``make notebooks``; writes ``book/_static/here-NN.svg`` and ``book/figures.md``.
+Run by ``make notebooks``; writes ``book/_static/here-NN.svg``, ``book/figures.md`` and the table in ``README.md``.
 """
 
 import json
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book/_ext"))
+from chapters import ROOT, Chapter, chapters
+
 NODES = {  # name: (label, x, y, width)
     "x": ("x", 36, 34, 44), "g_a": ("gₐ", 124, 34, 60), "y": ("y", 214, 34, 44), "code": ("file", 318, 34, 72),
     "y_hat": ("ŷ", 424, 34, 72), "g_s": ("gₛ", 520, 34, 60), "x_hat": ("x̂", 602, 34, 68),
@@ -19,18 +23,10 @@ ARROWS = (
     "x-g_a g_a-y y-code code-y_hat y_hat-g_s g_s-x_hat y-h_a h_a-z z-h_s "
     "h_s-entropy_parameters y_hat-context_model context_model-entropy_parameters entropy_parameters-code"
 )
-HERE = {  # chapter: what it is about
-    1: LEARNED, 2: ("x",), 3: ("y_hat", "z", "entropy parameters"), 4: ("y_hat",), 5: ("y",), 6: ("code",),
-    7: ("y_hat", "g_s", "x_hat"), 8: ("code", "x_hat"), 9: ("x", "g_a", "y", "g_s"),
-    10: ("h_a", "z", "h_s", "entropy parameters"), 11: ("code", "entropy parameters", "z"),
-    12: ("context model", "entropy parameters"), 13: ("code", "h_s", "context model", "entropy parameters"),
-    14: ("entropy parameters",), 15: ("g_a", "g_s"), 16: LEARNED, 17: ("y", "code"), 18: ("x", "code", "x_hat"),
-    19: ("context model", "g_s", "x_hat"),
-}  # fmt: skip
 
 
-def drawing(here: tuple[str, ...]) -> str:
-    """The data flow as SVG, with the nodes of ``here`` filled, framed and bold."""
+def drawing(chapter: Chapter) -> str:
+    """The data flow as SVG, with what the chapter is about filled, framed and bold."""
     parts = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 156" width="640" height="156" '
         'font-family="sans-serif" font-size="20" text-anchor="middle">',
@@ -49,7 +45,7 @@ def drawing(here: tuple[str, ...]) -> str:
             line = f"M{x} {y + 20}V78H{x2}V{y2 - 22}"
         parts.append(f'<path d="{line}" fill="none" stroke="#333" stroke-width="1.5" marker-end="url(#tip)"/>')
     for name, (label, x, y, w) in NODES.items():
-        fill, stroke, weight = ("#cfe4f2", 'stroke="#0072B2" stroke-width="4"', "600") if name in here else ("#fff", 'stroke="#666" stroke-width="1.2"', "normal")  # fmt: skip
+        fill, stroke, weight = ("#cfe4f2", 'stroke="#0072B2" stroke-width="4"', "600") if name in chapter.map else ("#fff", 'stroke="#666" stroke-width="1.2"', "normal")  # fmt: skip
         parts.append(
             f'<rect x="{x - w / 2}" y="{y - 19}" width="{w}" height="38" rx="{9 if name in LEARNED else 0}" fill="{fill}" {stroke}/>'
             f'<text x="{x}" y="{y + 6}" font-weight="{weight}" fill="#111">{label}</text>'
@@ -57,11 +53,17 @@ def drawing(here: tuple[str, ...]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def alt(chapter: int) -> str:
+def alt(chapter: Chapter) -> str:
     """What the map at a chapter's head shows, in words."""
-    names = ["the file" if name == "code" else name for name in HERE[chapter]]
+    names = ["the file" if name == "code" else name for name in chapter.map]
     listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
     return f"The codec's data flow from x to x_hat, with {listed} highlighted."
+
+
+def with_chapters(readme: str) -> str:
+    """README's text with the table of chapters as it should be."""
+    rows = "".join(f"| {chapter.number} | {chapter.title} |\n" for chapter in chapters())
+    return re.sub(r"(?<=\| \| chapter \|\n\|---\|---\|\n)(\| \d+ \|.*\n)*", rows, readme)
 
 
 def figures() -> str:
@@ -78,7 +80,7 @@ def figures() -> str:
     return "\n".join(lines)
 
 
-def figures_of(page: Path):
+def figures_of(page: Path) -> Iterator[tuple[str, str]]:
     """(name, first sentence of the caption) of each figure of a page, given without suffix."""
     if page.with_suffix(".md").exists():
         for name, caption in re.findall(r":name: (fig-[\w-]+)\n(?::.*\n)*\n(.+)", text_of(page)):
@@ -102,7 +104,8 @@ def first_sentence(caption: str) -> str:
 
 
 if __name__ == "__main__":
-    there = {int(path.name[:2]) for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
-    for chapter, here in ((n, HERE[n]) for n in sorted(there)):
-        (ROOT / f"book/_static/here-{chapter:02}.svg").write_text(drawing(here), encoding="utf-8")
+    for chapter in chapters():
+        (ROOT / f"book/_static/here-{chapter.number:02}.svg").write_text(drawing(chapter), encoding="utf-8")
     (ROOT / "book/figures.md").write_text(figures(), encoding="utf-8")
+    readme = ROOT / "README.md"
+    readme.write_text(with_chapters(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -10,9 +10,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from safetensors import safe_open
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from dgml.settings import QUALITIES
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dgml.settings import QUALITIES, ROOT
 from helpers import WIDTH
 
 figure, axes = plt.subplots(2, 3, figsize=(1.6 * WIDTH, WIDTH), layout="constrained")

@@ -1,18 +1,19 @@
 """The cards of the front page: each chapter's picture, drawn from the codec, its promise and its minutes."""
 
-import json
 import re
 import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 import torch
+from chapters import Chapter, chapters
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -29,67 +30,30 @@ from helpers import COLOUR
 
 SIZE = (480, 270)  # pixels: twice what a card shows
 NEAREST = Image.Resampling.NEAREST
-MINUTES = {"ten": 10, "fifteen": 15, "twenty": 20, "twenty-five": 25, "thirty": 30, "thirty-five": 35, "forty": 40}
-PARTS = {
-    "I. Opening the codec": range(1, 9), "II. How it compresses": range(9, 11), "III. A real file": range(11, 14),
-    "IV. The paper’s ideas": range(14, 16), "V. In context": range(16, 20),
-}  # fmt: skip
-CARDS = {  # chapter: (promise, what its picture shows)
-    1: ("Its parts, its data flow, its six qualities.", "Bars that grow shorter and longer again: the sizes of the tensors."),
-    2: ("From pixels to a tensor, and what padding costs.", "A photograph under a grid of squares."),
-    3: ("How probabilities become bits, and where in the picture they go.", "A map of bits, bright where the photograph has detail."),
-    4: ("Which numbers carry the rate.", "Bars, from the dearest channel to the cheapest."),
-    5: ("What the numbers mean, and what the decoder paints with them.", "Eight grey maps of latents."),
-    6: ("The obvious way to write bytes, why it fails twice, and how to mend it.", "Packed bytes as grey noise."),
-    7: ("From bytes back to a photograph.", "What the codec changed in the photograph, eight times enlarged."),
-    8: ("Six qualities, and where this codec stands.", "Six points that climb."),
-    9: ("What a cosine transform does, and what a network does in its place.", "Patterns of cosines."),
-    10: ("How a few numbers tell the decoder what to expect.", "A map of predicted scales."),
-    11: ("An entropy coder at work, and a whole file against every promise.", "An interval, divided again and again."),
-    12: ("Why the decoder is slow, and how it becomes fast.", "Slanted fronts over a grid of positions."),
-    13: ("How floating point breaks a decoder, and arithmetic that cannot.", "The first bytes of a file."),
-    14: ("What the three Gaussians of the paper's title save, in bytes.", "Three bell curves and their sum."),
-    15: ("A gate that goes by the name of attention, where it looks, what it costs and buys.", "The curve of a gate, from shut to open."),
-    16: ("A codec trained before your eyes, and how to train one that lasts.", "A loss that falls."),
-    17: ("An encoder may look for better numbers; the decoder never notices.", "A path of short steps towards a minimum."),
-    18: ("The same photographs in five other formats, at equal bytes and at equal PSNR.", "A face, left from the codec's file, right from a JPEG of as many bytes."),
-    19: ("What came after this codec, and what was given up.", "Dots on a line of years."),
-}  # fmt: skip
 
 
 def shelf(run: str) -> str:
-    """The cards of the chapters that there are, by part; ``run`` is where their pictures lie."""
-    found = {int(path.stem[:2]): path for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))}
-    sections = []
-    for part, numbers in PARTS.items():
-        inside = "".join(card(n, found[n], run) for n in numbers if n in found)
-        if inside:
-            sections.append(f'<h3 class="cards-part">{part}</h3><ul class="cards">{inside}</ul>')
-    return "".join(sections)
+    """The cards of the chapters by part; ``run`` is where their pictures lie."""
+    parts = groupby(chapters(), lambda chapter: chapter.part)
+    return "".join(
+        f'<h3 class="cards-part">{part}</h3><ul class="cards">{"".join(card(chapter, run) for chapter in inside)}</ul>'
+        for part, inside in parts
+    )
 
 
-def card(n: int, path: Path, run: str) -> str:
-    promise, shown = CARDS[n]
-    title, minutes = facts_of(path)
-    kinds = {"": ""} if n in PIXELS else {"-light": ' class="only-light"', "-dark": ' class="only-dark"'}
+def card(chapter: Chapter, run: str) -> str:
+    themes = {"": ""} if chapter.card in PIXELS else {"-light": ' class="only-light"', "-dark": ' class="only-dark"'}
     pictures = "".join(
-        f'<img{when} src="{run}card-{n:02}{kind}.webp" width="{SIZE[0] // 2}" height="{SIZE[1] // 2}" '
-        f'alt="{escape(shown)}" loading="lazy" decoding="async">'
-        for kind, when in kinds.items()
+        f'<img{when} src="{run}card-{chapter.number:02}{theme}.webp" width="{SIZE[0] // 2}" height="{SIZE[1] // 2}" '
+        f'alt="{escape(chapter.shown)}" loading="lazy" decoding="async">'
+        for theme, when in themes.items()
     )
     return (
-        f'<li><a href="../notebooks/{path.stem}.html">{pictures}'
-        f'<span class="card-title">{n}. {escape(title)}</span></a><span class="card-promise">{promise}</span>'
-        f'<span class="card-minutes">{minutes} minutes</span></li>'
+        f'<li><a href="../notebooks/{chapter.path.stem}.html">{pictures}'
+        f'<span class="card-title">{chapter.number}. {escape(typeset(chapter.title))}</span></a>'
+        f'<span class="card-promise">{chapter.promise}</span>'
+        f'<span class="card-minutes">{chapter.minutes} minutes</span></li>'
     )
-
-
-def facts_of(path: Path) -> tuple[str, int]:
-    """Title and minutes of a chapter, as it tells them itself."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    word = re.search(r"about ([\w-]+)\s+minutes", text)[1]
-    return typeset(re.search(r"^# (.+)", text, re.M)[1]), int(MINUTES.get(word, word))
 
 
 # ---------------------------------------------------------------- their pictures
@@ -126,12 +90,14 @@ class Run:
 
 def draw(folder: Path, run: Run) -> None:
     """Write ``card-NN.webp``, or of a chart one for each theme, for all chapters, and ``share.jpg``."""
-    for n, pixels in PIXELS.items():
-        Image.fromarray(pixels(run)).convert("RGB").save(folder / f"card-{n:02}.webp", quality=80, method=6)
     dark = {name: tuple(0.4 + 0.6 * part for part in to_rgb(colour)) for name, colour in COLOUR.items()}
-    for n, chart in CHARTS.items():
-        drawn(chart, COLOUR, run).save(folder / f"card-{n:02}-light.webp", lossless=True)
-        drawn(chart, dark, run).save(folder / f"card-{n:02}-dark.webp", lossless=True)
+    for chapter in chapters():
+        path = folder / f"card-{chapter.number:02}"
+        if chapter.card in PIXELS:
+            Image.fromarray(PIXELS[chapter.card](run)).convert("RGB").save(f"{path}.webp", quality=80, method=6)
+        else:
+            for theme, colours in {"light": COLOUR, "dark": dark}.items():
+                drawn(CHARTS[chapter.card], colours, run).save(f"{path}-{theme}.webp", lossless=True)
     share(run).save(folder / "share.jpg", quality=85)
 
 
@@ -153,6 +119,10 @@ def share(run: Run) -> Image.Image:
         part = shown.crop((0, 0, side, side)).resize((630, 630), Image.Resampling.LANCZOS).crop((115, 0, 511, 630))
         canvas.paste(part, (i * 402, 0))
     return canvas
+
+
+def by_name(*functions: Callable) -> dict[str, Callable]:
+    return {function.__name__: function for function in functions}
 
 
 # ---------------------------------------------------------------- of pixels, each an array of SIZE
@@ -306,6 +276,6 @@ def years(axis, colour: dict, run: Run) -> None:
     axis.set_ylim(-1, max(map(found.count, found)) + 1)
 
 
-# Of these a card shows pixels, of the others a chart, in light and in dark.
-PIXELS = {2: gridded, 3: where_bits_go, 5: latent_maps, 6: packed, 7: difference, 9: cosines, 10: scales, 18: halves}
-CHARTS = {1: sizes, 4: bars, 8: climb, 11: intervals, 12: fronts, 13: in_hex, 14: bells, 15: gate, 16: fall, 17: search, 19: years}  # fmt: skip
+# What a chapter's metadata may name: of these a card shows pixels, of the others a chart, in light and in dark.
+PIXELS = by_name(gridded, where_bits_go, latent_maps, packed, difference, cosines, scales, halves)
+CHARTS = by_name(sizes, bars, climb, intervals, fronts, in_hex, bells, gate, fall, search, years)

@@ -16,6 +16,7 @@ import cards
 import matplotlib
 import numpy as np
 import torch
+from chapters import chapters
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -28,15 +29,8 @@ from dgml.picture_sets import load_images
 from dgml.settings import QUALITIES, ROOT
 from helpers import default_index, describe
 
-INPUTS = (
-    "helpers.py",
-    "dgml/*.py",
-    "book/_ext/explore.py",
-    "book/_ext/cards.py",
-    "checkpoints/*.safetensors",
-    "checkpoints/logs/q3*.csv",
-)
-INPUTS += ("book/references.bib",)
+INPUTS = ("helpers.py", "dgml/*.py", "book/_ext/explore.py", "book/_ext/cards.py", "book/references.bib",
+          "checkpoints/*.safetensors", "checkpoints/logs/q3*.csv")  # fmt: skip
 SETTINGS = ("DGML_WEIGHTS", "DGML_IMAGES", "DGML_MEGAPIXELS")
 CACHE = ROOT / "_build" / "explore"
 PARTS = ("codec", "wavefront", "front")
@@ -53,13 +47,14 @@ def setup(app) -> dict:
 
 
 def prepare(app) -> None:
-    """Make the parts, unless they were made from the same files, settings and photograph."""
-    if app.builder.name != "html":
+    """Make the parts, unless they were made from the same files, settings, cards and photograph."""
+    if app.builder.format != "html":
         return
     images = load_images()
     index = default_index(images)
     picture = to_rgb(images[index]["image"])
-    digest = hashlib.sha256(repr([os.environ.get(name) for name in SETTINGS]).encode() + picture.tobytes())
+    settings = [os.environ.get(name) for name in SETTINGS], [chapter.card for chapter in chapters()]
+    digest = hashlib.sha256(repr(settings).encode() + picture.tobytes())
     for path in sorted(path for pattern in INPUTS for path in ROOT.glob(pattern)):
         digest.update(path.read_bytes())
     app.explore = CACHE / digest.hexdigest()[:16]
@@ -86,7 +81,7 @@ def fill(app, pagename, templatename, context, doctree) -> None:
 
 
 def copy(app, exception) -> None:
-    if not exception and app.builder.name == "html":
+    if not exception and app.builder.format == "html":
         shutil.copytree(app.explore, Path(app.outdir) / "_static" / "explore" / "run", dirs_exist_ok=True)
 
 

@@ -4,8 +4,8 @@ import re
 from html import escape
 from pathlib import Path
 
-import cards
 from bs4 import BeautifulSoup
+from chapters import chapters
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -37,9 +37,9 @@ def add_tags(app: Sphinx, pagename: str, templatename: str, context: dict, doctr
 
 def description_of(pagename: str, doctree) -> str:
     """The promise of a chapter, the first paragraph of another page."""
-    chapter = re.match(r"notebooks/(\d\d)_", pagename)
-    if chapter and int(chapter[1]) in cards.CARDS:
-        return cards.CARDS[int(chapter[1])][0]
+    promises = {f"notebooks/{chapter.path.stem}": chapter.promise for chapter in chapters()}
+    if pagename in promises:
+        return promises[pagename]
     first = next(doctree.findall(nodes.paragraph), None) if doctree is not None else None
     text = " ".join(first.astext().split()) if first is not None else ""
     if pagename == "book/intro" or not text:
