@@ -59,8 +59,8 @@ def card(chapter: Chapter, run: str) -> str:
 # ---------------------------------------------------------------- their pictures
 
 
-class Fact(NamedTuple):
-    """What is told of a file: its quality, its size, its rate in bits per pixel, and the PSNR in dB of its picture."""
+class Measured(NamedTuple):
+    """What was measured of a file: quality, size, rate in bits per pixel, and the PSNR of its picture in dB."""
 
     quality: int
     n_bytes: int
@@ -73,7 +73,7 @@ class Run:
     """A photograph and what the codec made of it: all that a card may be drawn from."""
 
     picture: Image.Image
-    facts: list[Fact]  # of each quality
+    measured: list[Measured]  # of each quality
     codec: Cheng2020Anchor
     data: bytes  # the file
     decoded: Image.Image
@@ -85,7 +85,7 @@ class Run:
         self.y = self.codec.g_a(pad(image_to_tensor(self.picture)))
         self.z = self.codec.h_a(self.y)
         self.cost = bits(self.likelihoods["y"])[0]
-        self.dearest = self.cost.sum(dim=(1, 2)).argsort(descending=True)
+        self.ranked = self.cost.sum(dim=(1, 2)).argsort(descending=True)
 
 
 def draw(folder: Path, run: Run) -> None:
@@ -139,7 +139,7 @@ def where_bits_go(run: Run) -> np.ndarray:
 
 
 def latent_maps(run: Run) -> np.ndarray:
-    maps = [stretched(m) for m in run.y[0, run.dearest[:8]].round().numpy()]
+    maps = [stretched(m) for m in run.y[0, run.ranked[:8]].round().numpy()]
     return wide(np.vstack([np.hstack(maps[:4]), np.hstack(maps[4:])]), NEAREST)
 
 
@@ -202,12 +202,12 @@ def sizes(axis, colour: dict, run: Run) -> None:
 
 
 def bars(axis, colour: dict, run: Run) -> None:
-    costs = run.cost.sum(dim=(1, 2))[run.dearest].numpy()
+    costs = run.cost.sum(dim=(1, 2))[run.ranked].numpy()
     axis.bar(range(len(costs)), costs, color=colour["y"], width=0.8)
 
 
 def climb(axis, colour: dict, run: Run) -> None:
-    rates, dbs = [fact.bpp for fact in run.facts], [fact.psnr for fact in run.facts]
+    rates, dbs = [file.bpp for file in run.measured], [file.psnr for file in run.measured]
     axis.plot(np.log(rates), dbs, "o-", color=colour["bundled"], lw=4, ms=14)
 
 

@@ -55,15 +55,15 @@ def write_site(app, exception: Exception | None) -> None:
 def write(folder: Path, path_of, qualities=QUALITIES) -> None:
     """The scripts of these qualities; ``path_of(quality, "bundled")`` is a checkpoint of any widths."""
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {}
+    built_qualities = {}
     for quality in qualities:
         codec = load_trained(path_of(quality, "bundled"))
         script = weights_script(quality, codec)
         (folder / f"q{quality}.js").write_bytes(script)
         fingerprint = entropy.entropy_model(codec).fingerprint.hex()
-        facts[quality] = {"N": codec.N, "M": codec.M, "fingerprint": fingerprint, "bytes": len(script)}
+        built_qualities[quality] = {"N": codec.N, "M": codec.M, "fingerprint": fingerprint, "bytes": len(script)}
     kernel = base64.b64encode(assemble()).decode()
-    built = {"kernel": kernel, "qualities": facts}
+    built = {"kernel": kernel, "qualities": built_qualities}
     (folder / "built.js").write_text(f"const dgmlBuilt = {json.dumps(built)};\n", encoding="utf-8")
     (folder / "sample.js").write_text(sample_script(), encoding="utf-8")
 
@@ -171,7 +171,7 @@ def exact_arrays(model: entropy.EntropyModel) -> dict[str, np.ndarray]:
 
 
 def weights_script(quality: int, codec: torch.nn.Module) -> bytes:
-    """A script that hands over all that the page needs for a quality; see :func:`packed` and :func:`as_characters`.
+    """A script with all that the page needs for a quality; see :func:`packed` and :func:`as_characters`.
 
     UTF-16 with a byte order mark, which every browser heeds whatever a server says of the encoding.
     """
@@ -189,7 +189,7 @@ def weights_script(quality: int, codec: torch.nn.Module) -> bytes:
     return ("\ufeff" + f'dgmlWeights({quality}, {len(data)}, "{as_characters(data)}");\n').encode("utf-16-le")
 
 
-def packed(arrays: list[tuple[str, np.ndarray, str]], facts: dict) -> bytes:
+def packed(arrays: list[tuple[str, np.ndarray, str]], metadata: dict) -> bytes:
     """gzip of a length, a JSON header and the numbers, as 16-bit words: first all lower bytes, then all upper bytes.
 
     The upper bytes, which hold signs and exponents, are alike: apart from the others they take two thirds of their
@@ -208,7 +208,7 @@ def packed(arrays: list[tuple[str, np.ndarray, str]], facts: dict) -> bytes:
             raise ValueError(f"{name} is not exact in float32")
         entries.append([name, array.size, stored[1:], use])
         words.append(exact.view("<u2"))
-    header = json.dumps(facts | {"arrays": entries}).encode()
+    header = json.dumps(metadata | {"arrays": entries}).encode()
     planes = np.concatenate(words).view(np.uint8).reshape(-1, 2).T
     return gzip.compress(len(header).to_bytes(4, "little") + header + planes.tobytes(), 9, mtime=0)
 

@@ -195,7 +195,7 @@ def recolour(root: ET.Element, boxes: list[tuple], colours: set[str]) -> None:
         colours.add(colour)
         return f"{match[1]}var(--c{colour},#{colour})"
 
-    def walk(element: ET.Element, kept: bool, filled: bool) -> None:
+    def recolour_below(element: ET.Element, kept: bool, filled: bool) -> None:
         kept = kept or on_a_picture(element, boxes) or "QuadMesh" in element.get("id", "")
         for key in () if kept else ("style", "fill", "stroke"):
             if key in element.attrib:
@@ -214,9 +214,9 @@ def recolour(root: ET.Element, boxes: list[tuple], colours: set[str]) -> None:
             colours.add("000000")
             element.set("style", f"{element.get('style', '')};fill:var(--c000000,#000)".lstrip(";"))
         for child in element:
-            walk(child, kept, filled)
+            recolour_below(child, kept, filled)
 
-    walk(root, False, False)
+    recolour_below(root, False, False)
 
 
 def on_a_picture(element: ET.Element, boxes: list[tuple]) -> bool:

@@ -90,50 +90,50 @@ def make(folder: Path, images, index: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     picture = to_rgb(images[index]["image"])
     picture.save(folder / "original.webp", quality=95, method=6)
-    facts, maps, kept = [], [], {}
+    measured, maps, kept = [], [], {}
     for quality in QUALITIES:
         codec = load_codec(quality)
-        fact, decoded, likelihoods, data = code(codec, picture)
+        file, decoded, likelihoods, data = code(codec, picture)
         decoded.save(folder / f"q{quality}.webp", lossless=True, method=6)  # its faults are the subject
-        facts.append(fact)
+        measured.append(file)
         maps.append(bits(likelihoods["y"])[0].sum(0).numpy() / 256)
         if quality == KEPT:
             kept = {"codec": codec, "data": data, "decoded": decoded, "likelihoods": likelihoods}
-    dearest = draw_maps(folder, maps, picture.size)
+    brightest = draw_maps(folder, maps, picture.size)
     jpeg = jpeg_of_bytes(picture, len(kept["data"]))
     (folder / "jpeg.jpg").write_bytes(jpeg)
     kept["jpeg"] = to_rgb(Image.open(io.BytesIO(jpeg)))
-    cards.draw(folder, cards.Run(picture, facts, **kept))
+    cards.draw(folder, cards.Run(picture, measured, **kept))
     weights, shown = describe(kept["codec"], images, index).split("\n")
     jpeg_db = psnr(image_to_tensor(picture), image_to_tensor(kept["jpeg"]))
     texts = {
-        "codec": codec_part(facts, picture.size, dearest, f"{weights.split(',')[0]}; {shown}"),
+        "codec": codec_part(measured, picture.size, brightest, f"{weights.split(',')[0]}; {shown}"),
         "wavefront": wavefront_part(),
-        "front": front_part(facts[KEPT - 1], jpeg, jpeg_db, picture.size),
+        "front": front_part(measured[KEPT - 1], jpeg, jpeg_db, picture.size),
     }
     for name, text in texts.items():  # the front comes last: where it is, all is
         atomic_write(folder / f"{name}.html", text.encode())
 
 
 @torch.no_grad()
-def code(codec, picture: Image.Image) -> tuple[cards.Fact, Image.Image, dict[str, torch.Tensor], bytes]:
-    """What is told of the file, the picture that it decodes to, the likelihoods of a forward pass, and the file."""
+def code(codec, picture: Image.Image) -> tuple[cards.Measured, Image.Image, dict[str, torch.Tensor], bytes]:
+    """What was measured of the file, the picture that it decodes to, the likelihoods of a forward pass, the file."""
     data = bitstream.encode(codec, picture, codec.quality)
     decoded = bitstream.decode(codec, data)
     x = image_to_tensor(picture)
     rate = 8 * len(data) / (picture.width * picture.height)
-    fact = cards.Fact(codec.quality, len(data), rate, psnr(x, image_to_tensor(decoded)))
-    return fact, decoded, codec(pad(x))["likelihoods"], data
+    file = cards.Measured(codec.quality, len(data), rate, psnr(x, image_to_tensor(decoded)))
+    return file, decoded, codec(pad(x))["likelihoods"], data
 
 
 def draw_maps(folder: Path, maps: list[np.ndarray], size: tuple[int, int]) -> float:
     """Write a picture of each quality's bits, all on one scale; returns its end, in bits per pixel."""
-    dearest = float(np.quantile(maps[-1], 0.99))  # a single block does not darken the others
+    brightest = float(np.quantile(maps[-1], 0.99))  # a single block does not darken the others
     width, height = (-(-side // 16) for side in size)
     for quality, block in zip(QUALITIES, maps):
-        colours = matplotlib.colormaps["inferno"](np.minimum(block / dearest, 1))[:height, :width, :3]
+        colours = matplotlib.colormaps["inferno"](np.minimum(block / brightest, 1))[:height, :width, :3]
         Image.fromarray(np.uint8(255 * colours)).save(folder / f"bits{quality}.png")
-    return dearest
+    return brightest
 
 
 def jpeg_of_bytes(picture: Image.Image, size: int) -> bytes:
@@ -148,7 +148,7 @@ def jpeg_of_bytes(picture: Image.Image, size: int) -> bytes:
     return best
 
 
-def front_part(fact: cards.Fact, jpeg: bytes, jpeg_db: float, size: tuple[int, int]) -> str:
+def front_part(file: cards.Measured, jpeg: bytes, jpeg_db: float, size: tuple[int, int]) -> str:
     """The photograph beside the file that the book ends with, and beside a JPEG of as many bytes."""
     width, height = size
     shape = f'width="{width}" height="{height}" decoding="async"'
@@ -156,22 +156,22 @@ def front_part(fact: cards.Fact, jpeg: bytes, jpeg_db: float, size: tuple[int, i
 <div class="explore-pair">
 <figure><img class="front-original" src="@run@original.webp" alt="The original photograph." {shape}><figcaption>the photograph: {3 * width * height:,} bytes of pixels</figcaption></figure>
 <figure><img class="front-codec" src="@run@q{KEPT}.webp" alt="The photograph decoded from the file of the book's codec." {shape}>
-<figcaption>the file of this book: {fact.n_bytes:,} bytes, {fact.psnr:.1f} dB</figcaption></figure>
+<figcaption>the file of this book: {file.n_bytes:,} bytes, {file.psnr:.1f} dB</figcaption></figure>
 <figure><img class="front-jpeg" src="@run@jpeg.jpg" alt="The photograph as a JPEG of as many bytes, or of as few as JPEG can." {shape}>
 <figcaption>a JPEG: {len(jpeg):,} bytes, {jpeg_db:.1f} dB</figcaption></figure>
 </div></div>
 """
 
 
-def codec_part(facts: list[cards.Fact], size: tuple[int, int], dearest: float, what: str) -> str:
+def codec_part(measured: list[cards.Measured], size: tuple[int, int], brightest: float, what: str) -> str:
     """The table of qualities, the pictures and the staircase: whole without a script, and what explore.js works on."""
     rows = "".join(
         f'<tr data-quality="{q}"><th scope="row"><label><input type="radio" name="quality" value="{q}"'
         f"{' checked' if q == KEPT else ''}> {q}</label></th><td>{n:,}</td><td>{rate:.3f}</td><td>{db:.2f}</td></tr>"
-        for q, n, rate, db in facts
+        for q, n, rate, db in measured
     )
     width, height = size
-    chosen = facts[KEPT - 1]
+    chosen = measured[KEPT - 1]
     shape = f'width="{width}" height="{height}" loading="lazy" decoding="async"'
     here = "@run@"
     return f"""<div class="explore" id="explore-codec">
@@ -185,17 +185,17 @@ def codec_part(facts: list[cards.Fact], size: tuple[int, int], dearest: float, w
 <figcaption>decoded</figcaption></figure>
 </div>
 <div class="explore-pair">
-<figure>{curve_svg(facts)}<figcaption>The staircase: a point is a file.</figcaption></figure>
-<figure><img id="explore-bits" src="{here}bits{KEPT}.png" alt="Map of the bits of the chosen quality: a bright block of 16 x 16 pixels is a dear one." {shape}>
-<figcaption>Where the bits are: black is 0, pale yellow {dearest:.1f} bits per pixel or more.</figcaption></figure>
+<figure>{curve_svg(measured)}<figcaption>The staircase: a point is a file.</figcaption></figure>
+<figure><img id="explore-bits" src="{here}bits{KEPT}.png" alt="Map of the bits of the chosen quality: a bright block of 16 x 16 pixels is an expensive one." {shape}>
+<figcaption>Where the bits are: black is 0, pale yellow {brightest:.1f} bits per pixel or more.</figcaption></figure>
 </div>
 </div>
 """
 
 
-def curve_svg(facts: list[cards.Fact]) -> str:
+def curve_svg(measured: list[cards.Measured]) -> str:
     """The rate-distortion curve as SVG; the rate is on a logarithmic axis."""
-    rates, dbs = np.array([fact.bpp for fact in facts]), np.array([fact.psnr for fact in facts])
+    rates, dbs = np.array([file.bpp for file in measured]), np.array([file.psnr for file in measured])
     left, right, top, bottom = 52, PLOT_WIDTH - 20, 20, PLOT_HEIGHT - 48
     x = np.interp(np.log(rates), np.log([rates.min(), rates.max()]), (left + 12, right - 8))
     y = np.interp(dbs, [dbs.min(), dbs.max()], (bottom - 12, top + 16))
@@ -203,7 +203,7 @@ def curve_svg(facts: list[cards.Fact]) -> str:
     points = "".join(
         f'<g class="point" data-quality="{q}"><circle cx="{a:.1f}" cy="{b:.1f}" r="15" class="reach"/>'
         f'<circle cx="{a:.1f}" cy="{b:.1f}" r="6" class="dot"/><text x="{a:.1f}" y="{b - 16:.1f}" text-anchor="middle">{q}</text></g>'
-        for (q, *_), a, b in zip(facts, x, y)
+        for (q, *_), a, b in zip(measured, x, y)
     )
     ticks = f'<text x="{left}" y="{bottom + 18}">{rates.min():.2f}</text><text x="{right}" y="{bottom + 18}" text-anchor="end">{rates.max():.2f}</text>'
     ticks += f'<text x="{left - 6}" y="{bottom - 8}" text-anchor="end">{dbs.min():.1f}</text><text x="{left - 6}" y="{top + 12}" text-anchor="end">{dbs.max():.1f}</text>'

@@ -111,7 +111,7 @@ function dgmlEngine(kernelBytes) {
   return engine;
 }
 
-// The weights and tables of a quality, from the text of its script (tools/codec_page.py, packed and as_characters).
+// The weights and tables of a quality, from the text of its script (book/_ext/codec_page.py, packed and as_characters).
 async function dgmlModel(engine, text, length) {
   const packed = new Uint8Array(length);
   for (let i = 0, at = 0, bits = 0, held = 0; at < length; i++) {

@@ -1,5 +1,5 @@
 "use strict";
-// The exact entropy model and the walk along the wavefronts, as in bitstream.py (book/format.md).
+// The exact entropy model and the wavefront scan, as in dgml/entropy.py (book/format.md).
 
 function dgmlEntropy(engine, model) {
   const { layers, tables, N, M } = model;
@@ -23,7 +23,7 @@ function dgmlEntropy(engine, model) {
   // ---------------------------------------------------------------- the exact layers
 
   // Sums of a layer, in units of 2^-24, to the next layer's input, in units of 2^-10.
-  function toGrid(at, n) {
+  function requantize(at, n) {
     const v = engine.f64;
     for (let i = at / 8; i < at / 8 + n; i++)
       v[i] = Math.min(Math.max(Math.floor(v[i] * 2 ** -14 + 0.5), -LIMIT), LIMIT);
@@ -32,7 +32,7 @@ function dgmlEntropy(engine, model) {
   function exact(name, x, out, slope) {
     if (layers[name]) engine.convolve(layers[name], x, out, { slope });
     else for (const line of [0, 1]) engine.convolve(layers[`${name}.${line}`], x, out, { slope, up: 2, line });
-    toGrid(out.at, (out.h + 2) * out.row / 8);
+    requantize(out.at, (out.h + 2) * out.row / 8);
     return out;
   }
 
@@ -47,11 +47,11 @@ function dgmlEntropy(engine, model) {
     return exact("h_s.8", a, engine.tensor(4 * h, 4 * w, 2 * M, 8), 1);
   }
 
-  // ---------------------------------------------------------------- the walk over y
+  // ---------------------------------------------------------------- the wavefront scan over y
 
   // Visits y wavefront by wavefront and returns y_hat (h, w, M).  symbolsAt(front) has the addresses of the front's means
   // and scales, position by position, and gives the symbols in that order.
-  function walk(zHat, symbolsAt, trace = null) {
+  function wavefrontScan(zHat, symbolsAt, trace = null) {
     const hyper = hyperSynthesis(zHat);
     const { h, w } = hyper;
     const fromZ = engine.convolve(layers["parameters.from_z"], hyper, engine.tensor(h, w, layers["parameters.from_z"].outputs, 8));
@@ -67,7 +67,7 @@ function dgmlEntropy(engine, model) {
 
     function dense(layer, x, init, initStep, out, n, slope) {
       engine.rows(8, x.at, 0, x.step, 1, x.step, layer.weight, layer.outputs / 4, init, initStep, out.at, out.step, n, slope, 0);
-      toGrid(out.at, n * out.c);
+      requantize(out.at, n * out.c);
     }
 
     for (let t = 0; t < w + 3 * (h - 1); t++) {
@@ -77,7 +77,7 @@ function dgmlEntropy(engine, model) {
       const corner = engine.place(y, top - 2, t - 3 * top - 2);
       engine.rows(8, corner, y.row, step, 2, 5 * y.step, above.weight, M / 2, above.bias, 0, context.at, context.step, n, 1, 0);
       engine.rows(8, corner + 2 * y.row, 0, step, 1, 2 * y.step, beside.weight, M / 2, context.at, context.step, context.at, context.step, n, 1, 0);
-      toGrid(context.at, n * context.c);
+      requantize(context.at, n * context.c);
       dense(first, context, engine.place(fromZ, top, t - 3 * top), fromZ.row - 3 * fromZ.step, a, n, SLOPE);
       dense(second, a, second.bias, 0, b, n, SLOPE);
       dense(third, b, third.bias, 0, both, n, 1);
@@ -129,7 +129,7 @@ function dgmlEntropy(engine, model) {
           sideBits += bits(zModels[c], s);
           engine.f64[engine.place(zHat, row, column) / 8 + c] = (s - Z_RANGE) * ONE + medians[c];
         }
-    const walked = walk(zHat, (front) => {
+    const scanned = wavefrontScan(zHat, (front) => {
       const { order, rowOf } = byScale(front);
       const symbols = new Int16Array(order.length);
       const cost = new Float32Array(front.n);
@@ -148,7 +148,7 @@ function dgmlEntropy(engine, model) {
       onFront({ t: front.t, positions: front.positions, bits: cost });
       return symbols;
     }, trace);
-    return { zHat, ...walked, sideBits };
+    return { zHat, ...scanned, sideBits };
   }
 
   const clamp = (value, limit) => Math.min(Math.max(value, -limit), limit);

@@ -1,7 +1,7 @@
 ;; The codec's one loop nest: a row of a convolution, and all sums of the exact entropy model.
 ;;
-;; tools/codec_page.py writes this function twice, for 32-bit floats (g_a, h_a, g_s) and for 64-bit floats, in which the
-;; integers of the entropy model are exact.  The words in capitals stand for:
+;; book/_ext/codec_page.py writes this function twice, for 32-bit floats (g_a, h_a, g_s) and for 64-bit floats, in which
+;; the integers of the entropy model are exact.  The words in capitals stand for:
 ;;   FLOAT   f32    f64       VECTOR  f32x4               f64x2
 ;;   BYTES   4      8         SPLAT   v128.load32_splat   v128.load64_splat, one number in all lanes
 ;;   WEIGHTS 32     16        W0 W1   the two vectors of weights at $w; weights are stored as f32 for both

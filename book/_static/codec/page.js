@@ -55,7 +55,7 @@ const dgmlPage = (() => {
 
   // ---------------------------------------------------------------- from the reader's choice to the worker
 
-  // Runs a job: what it throws is shown as one sentence, unless another job has begun.
+  // Runs a job, which may ask whether another has begun and it should end: what it throws is shown as one sentence.
   async function begin(work) {
     const mine = ++job;
     if (working) stopWorker(); // nobody waits for the earlier job any more
@@ -64,7 +64,7 @@ const dgmlPage = (() => {
     stopReplay();
     try {
       if (!window.DecompressionStream) throw new Error("This browser is too old for the page: it can't unpack the weights.");
-      await work(() => { if (mine !== job) throw null; });
+      await work(() => mine !== job);
     } catch (error) {
       if (mine === job) fail(error);
     }
@@ -72,42 +72,42 @@ const dgmlPage = (() => {
 
   // A file that was chosen or dropped: a .dgml file begins with its magic, all else should be a picture.
   function open(file) {
-    return begin(async (check) => {
+    return begin(async (superseded) => {
       const unreadable = () => { throw new Error("This is a folder, or a file that can't be read."); };
       const head = new TextDecoder("latin1").decode(await file.slice(0, 4).arrayBuffer().catch(unreadable));
-      check();
+      if (superseded()) return;
       source = null;
-      if (head === "DGML") return decode(new Uint8Array(await file.arrayBuffer()), file.name, check);
+      if (head === "DGML") return decode(new Uint8Array(await file.arrayBuffer()), file.name, superseded);
       source = { blob: file, name: file.name };
-      return encode(check);
+      return encode(superseded);
     });
   }
 
-  async function encode(check) {
+  async function encode(superseded) {
     const { blob, name } = source;
     const quality = Number($("quality").value);
     const picture = await pixels(blob);
-    check();
-    await send({ picture, quality, name, ...picture }, check);
+    if (superseded()) return;
+    await send({ picture, quality, name, ...picture }, superseded);
   }
 
-  async function decode(file, name, check) {
+  async function decode(file, name, superseded) {
     const { quality, width, height, fingerprint } = coder.read(file);
     if (width * height > DECODED || Math.max(width, height) > SIDE)
-      throw new Error(`The file has ${width}x${height} pixels, too many for this page: bitstream.py decodes it on the command line.`);
+      throw new Error(`The file has ${width}x${height} pixels, too many for this page: python -m dgml decodes it on the command line.`);
     const known = Object.keys(qualities).find((q) => qualities[q].fingerprint === fingerprint && (!quality || Number(q) === quality));
     if (!known) throw new Error(`The file was written with other weights (quality ${quality}, fingerprint ${fingerprint}) than this page has.`);
     $("quality").value = known;
-    await send({ file, quality: Number(known), name, width, height }, check);
+    await send({ file, quality: Number(known), name, width, height }, superseded);
   }
 
   let sent = null; // of the last job: name, and what the photograph was before it was scaled
 
-  async function send({ picture, file, quality, name, width, height, native = null }, check) {
+  async function send({ picture, file, quality, name, width, height, native = null }, superseded) {
     if (!loaded[quality]) {
       show("busy", `Loading the weights of quality ${quality}, ${(qualities[quality].bytes / 1e6).toFixed(1)} megabytes.`);
       await load(`q${quality}.js`);
-      check();
+      if (superseded()) return;
     }
     if (!worker) startWorker();
     sent = { name: name.replace(/\.[^.]*$/, "") || "picture", native, quality };
@@ -128,7 +128,7 @@ const dgmlPage = (() => {
   async function pixels(blob) {
     const unreadable = () => { throw new Error("This is neither a .dgml file nor a picture that this browser can read."); };
     let bitmap = await createImageBitmap(blob).catch(unreadable);
-    if (!canvasIsHonest()) throw new Error("This browser hands out noise in place of a picture's pixels (resistFingerprinting): here the page can only decode .dgml files.");
+    if (!canvasIsHonest()) throw new Error("This browser returns noise instead of a picture's pixels (resistFingerprinting): here the page can only decode .dgml files.");
     const native = [bitmap.width, bitmap.height];
     const scale = Math.min(1, Math.sqrt(ENCODED / (native[0] * native[1])), SIDE / Math.max(...native));
     const [width, height] = native.map((side) => Math.max(1, Math.floor(side * scale)));
@@ -291,11 +291,11 @@ const dgmlPage = (() => {
   $("input").addEventListener("change", ({ target }) => { if (target.files.length) open(target.files[0]); });
   $("input").addEventListener("click", ({ target }) => { target.value = ""; }); // the same file again is a choice, too
   $("quality").addEventListener("change", () => { if (source) begin(encode); });
-  $("sample").addEventListener("click", () => begin(async (check) => {
+  $("sample").addEventListener("click", () => begin(async (superseded) => {
     if (!loaded.sample) await load("sample.js");
-    check();
+    if (superseded()) return;
     source = { blob: new Blob([loaded.sample]), name: "sample.webp" };
-    await encode(check);
+    await encode(superseded);
   }));
   $("replay").addEventListener("click", replay);
   const area = $("area");

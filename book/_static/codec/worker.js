@@ -100,7 +100,7 @@ function dgmlWorker() {
         const engine = dgmlEngine(kernel);
         codec = { engine, of: dgmlCodec(engine, await dgmlModel(engine, weights.text, weights.length), coder, (told) => codec.tell(told)) };
       }
-      codec.tell = (told) => { if (told.ms) times.push([told.stage, told.ms]); else tell(told); };
+      codec.tell = (told) => { if ("ms" in told) times.push([told.stage, told.ms]); else tell(told); };
       const bytes = file ?? codec.of.encode(picture, quality);
       const decoded = codec.of.decode(coder.read(bytes));
       tell({ done: { ...decoded, file: bytes, psnr: picture ? psnr(picture.data, decoded.data) : null, times, fast: codec.engine.fast } });

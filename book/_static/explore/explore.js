@@ -1,4 +1,4 @@
-// What pages let one touch (tools/explore.py): a choice of quality that table, pictures and staircase share, the
+// What pages let one touch (book/_ext/explore.py): a choice of quality that table, pictures and staircase share, the
 // wavefront step by step, and the photograph of the front page.
 // Without this script they show quality 3, all steps at once, and three pictures side by side.
 
