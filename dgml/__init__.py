@@ -10,7 +10,12 @@
 container, tables, entropy, bitstream.
 """
 
+import warnings
 from importlib import import_module
+
+# compressai compiles two functions with torch.jit at import; newer versions of torch warn of it.
+for _category in (FutureWarning, DeprecationWarning):
+    warnings.filterwarnings("ignore", message=".*torch.jit", category=_category)
 
 _HOMES = {
     "BitstreamError": "container", "FileCodec": "bitstream", "decode": "bitstream", "encode": "bitstream",

@@ -1,18 +1,10 @@
 """The codec's networks: the layers of CompressAI's ``cheng2020-anchor`` with a width for each depth."""
 
-import warnings
-
+from compressai.layers import MaskedConv2d, ResidualBlock, ResidualBlockUpsample, conv3x3
+from compressai.models import Cheng2020Anchor, Cheng2020Attention  # noqa: F401 (chapter 15)
 from torch import Tensor, nn
 
 from dgml.settings import QUALITIES
-
-with warnings.catch_warnings():
-    # compressai compiles two functions with torch.jit at import; newer versions of torch warn of it.
-    warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-    from compressai.layers import MaskedConv2d, ResidualBlock, ResidualBlockUpsample, conv3x3
-    from compressai.models import Cheng2020Anchor, Cheng2020Attention  # noqa: F401 (chapter 15)
-
 
 # N, the width where pixels are many, and M, the width of y.
 BUNDLED_WIDTHS = dict(zip(QUALITIES, 3 * [(32, 128)] + 3 * [(48, 192)]))
