@@ -1,4 +1,4 @@
-"""The program bitstream.py: what it writes, what it says, and that it changes nothing when it fails."""
+"""The program dgml: what it writes, what it says, and that it changes nothing when it fails."""
 
 import io
 import json
@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 from samples import load, photograph, repaired
 
-from dgml import bitstream, checkpoints, cli, convert, images, metrics, settings
+from dgml import bitstream, checkpoints, cli, convert, files, images, metrics, settings
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(settings.ROOT)}
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def run(monkeypatch, capsys):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # put back afterwards
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bitstream.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["dgml", *map(str, arguments)])
         try:
             status = cli.main()
         except SystemExit as stop:  # argparse's
@@ -124,7 +126,7 @@ def test_wrong_input_gets_one_line_and_changes_nothing(folder, run, recwarn, arg
     before = tree(folder)
     status, output, complaints = run(*arguments)
     assert status == 1 and output == ""
-    assert complaints.startswith("bitstream.py: ") and complaints.count("\n") == 1
+    assert complaints.startswith("dgml: ") and complaints.count("\n") == 1
     assert tree(folder) == before and not list(recwarn)
 
 
@@ -139,7 +141,7 @@ def test_a_write_that_fails_leaves_nothing(folder, run, monkeypatch):
     def full_disk(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(helpers.os, "replace", full_disk)
+    monkeypatch.setattr(files.os, "replace", full_disk)
     before = tree(folder)
     for arguments in (("encode", "cat.png", "old.dgml"), ("decode", "cat.dgml", "old.png")):
         status, _, complaints = run(*arguments)
@@ -154,14 +156,14 @@ def test_a_disk_that_fills_up_is_one_line_with_the_name(folder, run, monkeypatch
     monkeypatch.setattr(Path, "write_bytes", full_disk)
     before = tree(folder)
     for arguments in (("encode", "cat.png", "old.dgml"), ("decode", "cat.dgml", "old.png")):
-        assert run(*arguments) == (1, "", f"bitstream.py: {arguments[-1]}: No space left on device\n")
+        assert run(*arguments) == (1, "", f"dgml: {arguments[-1]}: No space left on device\n")
     assert tree(folder) == before
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="Windows has no file without an end")
 def test_a_file_without_an_end_is_no_file_of_ours(run):
     for arguments in (("info", "/dev/zero"), ("decode", "/dev/zero", "-")):
-        assert run(*arguments) == (1, "", "bitstream.py: this is not a .dgml file\n")
+        assert run(*arguments) == (1, "", "dgml: this is not a .dgml file\n")
 
 
 def test_encode_searches_for_a_better_file(folder, run):
@@ -187,7 +189,7 @@ WRONG_USE = [
 def test_a_wrong_command_is_explained(folder, run, arguments):
     before = tree(folder)
     status, output, complaints = run(*arguments)
-    assert status == 2 and output == "" and "usage: bitstream.py" in complaints
+    assert status == 2 and output == "" and "usage: dgml" in complaints
     assert tree(folder) == before
 
 
@@ -204,7 +206,7 @@ def test_a_folder_is_encoded_and_decoded_and_what_fails_is_told(folder, run, cap
     status, output, complaints = run("encode", *arguments)
     assert status == 1 and complaints.splitlines() == [
         "left out of in: bad.png (damaged); notes.txt (no picture)",
-        "bitstream.py: 1 of 4 failed",
+        "dgml: 1 of 4 failed",
         "  text.png is no picture that Pillow reads",
     ]
     assert [line.split(": ")[0] for line in output.splitlines()] == [
@@ -241,7 +243,7 @@ def test_a_second_run_does_not_take_its_own_results_for_pictures(folder, run):
 def test_the_codec_is_loaded_once(folder, run, monkeypatch):
     loaded = []
     convert.codec_of.cache_clear()
-    monkeypatch.setattr(checkpoints, "load_codec", lambda quality: loaded.append(quality) or load(quality))
+    monkeypatch.setattr(convert, "load_codec", lambda quality: loaded.append(quality) or load(quality))
     photograph(40, 30).save("dog.png")
     assert run("encode", "cat.png", "dog.png", "--out", "coded", "--quality", "2")[0] == 0
     convert.codec_of.cache_clear()
@@ -251,7 +253,7 @@ def test_the_codec_is_loaded_once(folder, run, monkeypatch):
 def test_nothing_to_do_is_an_error(folder, run):
     Path("void").mkdir()
     status, _, complaints = run("encode", "void", "--out", "coded")
-    assert status == 1 and complaints == "bitstream.py: void: there is nothing to encode\n"
+    assert status == 1 and complaints == "dgml: void: there is nothing to encode\n"
 
 
 def test_a_folder_gives_the_pictures_that_chapters_find(folder, run):
@@ -278,7 +280,7 @@ def test_a_folder_gives_the_pictures_that_chapters_find(folder, run):
 )  # fmt: skip
 def test_what_is_no_result_of_ours_is_not_replaced(folder, run, arguments, complaint):
     before = tree(folder)
-    assert run(*arguments) == (1, "", f"bitstream.py: {complaint}\n")
+    assert run(*arguments) == (1, "", f"dgml: {complaint}\n")
     assert tree(folder) == before
 
 
@@ -311,12 +313,12 @@ def test_an_output_folder_may_lie_above(folder, run):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
 def test_an_output_that_is_full_or_has_no_such_letters(folder):
-    command = [sys.executable, settings.ROOT / "bitstream.py", "info", "cat.dgml"]
+    command = [sys.executable, "-m", "dgml", "info", "cat.dgml"]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
-    command[2:] = ["encode", "cat.png", "写真.dgml"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    command[3:] = ["encode", "cat.png", "写真.dgml"]
+    done = subprocess.run(command, env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and Path("写真.dgml").exists()
 
 
@@ -332,14 +334,14 @@ def test_ones_own_checkpoint(folder, run):
 @pytest.mark.slow
 def test_a_process_that_reads_and_writes_pipes(folder):
     def program(*arguments, given=b""):
-        command = [sys.executable, str(settings.ROOT / "bitstream.py"), *arguments]
-        return subprocess.run(command, input=given, capture_output=True)
+        command = [sys.executable, "-m", "dgml", *arguments]
+        return subprocess.run(command, env=ENVIRONMENT, input=given, capture_output=True)
 
     coded = program("encode", "-", "-", "--quality", "1", given=Path("cat.png").read_bytes())
     assert coded.returncode == 0 and coded.stdout == Path("cat.dgml").read_bytes()
     assert coded.stderr.count(b"\n") == 1 and b" dB" in coded.stderr
     bad = program("info", "-", given=Path("cut.dgml").read_bytes())
-    assert (bad.returncode, bad.stdout) == (1, b"") and bad.stderr.startswith(b"bitstream.py: the file is damaged")
+    assert (bad.returncode, bad.stdout) == (1, b"") and bad.stderr.startswith(b"dgml: the file is damaged")
 
 
 def test_a_picture_for_a_pipe_is_a_png(folder, run, monkeypatch):
@@ -359,15 +361,15 @@ def test_a_picture_for_a_pipe_is_a_png(folder, run, monkeypatch):
 )
 def test_what_codes_nothing_imports_no_torch(folder, arguments):
     code = (
-        "import runpy, sys\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "import sys\n"
+        "from dgml.cli import main\n"
+        "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'compressai', 'constriction', 'PIL', 'matplotlib'} & sys.modules.keys()\n"
+        "heavy = {'torch', 'compressai', 'constriction', 'PIL', 'matplotlib', 'IPython'} & sys.modules.keys()\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    code = f"import sys; sys.argv = {[str(settings.ROOT / 'bitstream.py'), *arguments]}\n{code}"
-    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -375,15 +377,15 @@ def test_ctrl_c_is_one_line(folder, run, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bitstream, "encode", stop)
+    monkeypatch.setattr(bitstream.FileCodec, "encode", stop)
     before = tree(folder)
-    assert run("encode", "cat.png", "new.dgml") == (130, "", "bitstream.py: stopped\n")
+    assert run("encode", "cat.png", "new.dgml") == (130, "", "dgml: stopped\n")
     assert tree(folder) == before
 
 
 def test_a_bad_place_is_noticed_before_anything_is_coded(folder, run, monkeypatch):
-    monkeypatch.setattr(bitstream, "encode", None)
-    monkeypatch.setattr(bitstream, "decode", None)
+    monkeypatch.setattr(bitstream.FileCodec, "encode", None)
+    monkeypatch.setattr(bitstream.FileCodec, "decode", None)
     for arguments in (
         ("encode", "cat.png", "missing/new.dgml"),
         ("encode", "cat.png", "old.png"),
