@@ -1,0 +1,139 @@
+"""A run: that it resumes exactly, what it leaves behind, and what it refuses."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from compressai.models import Cheng2020Anchor
+from PIL import Image
+from training.runs import args_for, listed, named_list, refused
+
+from dgml import checkpoints, model, settings
+from dgml.training import data, loop, loss, optimizers
+
+
+@pytest.mark.parametrize("log_every", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_killed_run_resumes_exactly(photographs, tmp_path, small, monkeypatch, log_every):
+    monkeypatch.setattr(loop, "LOG_EVERY", log_every)
+    loop.train(args_for(photographs, tmp_path / "whole"))
+
+    real = optimizers.rate_factor
+    monkeypatch.setattr(optimizers, "rate_factor", lambda step, *rest: 1 / 0 if step == 3 else real(step, *rest))
+    with pytest.raises(ZeroDivisionError):
+        loop.train(args_for(photographs, tmp_path / "killed"))
+    # Killed between the log and the state: the log knows more steps than the state.
+    (tmp_path / "killed" / "log.csv").write_text((tmp_path / "whole" / "log.csv").read_text())
+    monkeypatch.setattr(optimizers, "rate_factor", real)
+    loop.train(args_for(photographs, tmp_path / "killed"))
+
+    whole, resumed = (torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("whole", "killed"))
+    for part in ("codec", "average"):
+        assert whole[part].keys() == resumed[part].keys()
+        assert all(torch.equal(whole[part][name], resumed[part][name]) for name in whole[part])
+    rows = [list(csv.DictReader((tmp_path / run / "log.csv").open())) for run in ("whole", "killed")]
+    assert [row["step"] for row in rows[0]] == [str(i) for i in range(log_every, 5, log_every)]
+    for row in (row for log in rows for row in log):
+        del row["seconds"]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_identical_weights(photographs, tmp_path):
+    """Each has its own patches and noise; gradients are joined, and the schedule is that of one process."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", Path(__file__).with_name("one_of_two.py"), photographs, tmp_path]  # fmt: skip
+    environment = os.environ | {
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{settings.ROOT}{os.pathsep}{settings.ROOT / 'tests'}",
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1))
+    assert first["weights"].keys() == second["weights"].keys()
+    assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
+    assert first["steps"] == second["steps"] > 2
+    assert not torch.equal(first["patch"], second["patch"])
+
+
+def test_what_a_run_leaves_behind(photographs, tmp_path, small):
+    run = tmp_path / "run"
+    loop.train(args_for(photographs, run))
+    with (run / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
+    assert rows[1]["held_out_loss"] and not rows[0]["held_out_loss"]
+    hashes = listed(run / "photographs.csv")
+    assert named_list(run / "best.safetensors") == data.list_digest(hashes)
+    codec = model.DeepAnchor(*model.BUNDLED_WIDTHS[1])
+    checkpoints.load_checkpoint(codec, run / "best.safetensors")
+    assert not list(run.glob("*.part"))
+
+
+def test_a_checkpoint_of_another_width(photographs, tmp_path, small):
+    checkpoints.save_checkpoint(Cheng2020Anchor(48), tmp_path / "wide.safetensors", {})
+    with pytest.raises(ValueError, match=r"widths \(48, 48\)"):
+        loop.train(args_for(photographs, tmp_path / "run", init=str(tmp_path / "wide.safetensors")))
+
+
+def test_a_run_of_another_quality(photographs, tmp_path, small):
+    loop.train(args_for(photographs, tmp_path / "run", steps=2))
+    with pytest.raises(ValueError, match="a run with quality 1, not 2"):
+        loop.train(args_for(photographs, tmp_path / "run", quality=2))
+
+
+def test_a_run_leaves_another_runs_folder_as_it_is(photographs, tmp_path, small):
+    run = tmp_path / "run"
+    loop.train(args_for(photographs, run, steps=2))
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    others = tmp_path / "others"
+    shutil.copytree(photographs, others)
+    Image.new("RGB", (300, 300), "red").save(others / "red.png")
+    for changed in (
+        {"quality": 2},
+        {"mixture": 1},
+        {"head": "scales"},
+        {"images": str(others)},
+        {"init": checkpoints.checkpoint_path(1, "bundled")},
+    ):
+        refused(args_for(photographs, run, **changed))
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_damaged_state_is_one_line(photographs, tmp_path, small):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/state.pt").write_bytes(b"no state")
+    with pytest.raises(ValueError, match=r"state\.pt is damaged"):
+        loop.train(args_for(photographs, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("state", [[1], {"kind": "another", "codec": {}}])
+def test_a_state_that_lacks_a_part_is_damaged(tmp_path, state):
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt is damaged"):
+        loop.read_state(tmp_path / "state.pt")
+
+
+def test_a_gradient_that_is_not_finite_is_skipped(photographs, tmp_path, small, monkeypatch):
+    real = loss.losses
+
+    def poisoned(*args):
+        row = real(*args)
+        return {**row, "loss": row["loss"] * float("nan")}
+
+    monkeypatch.setattr(loss, "losses", poisoned)
+    loop.train(args_for(photographs, tmp_path / "run", steps=2))
+    saved = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert saved["progress"]["skipped"] == 2
+    assert all(torch.isfinite(value).all() for value in saved["codec"].values())
+
+
+def test_a_codec_with_attention_trains_and_loads(photographs, tmp_path, small):
+    loop.train(args_for(photographs, tmp_path / "run", attention=True, widths=(16, 16)))
+    codec = checkpoints.load_trained(tmp_path / "run" / "best.safetensors")
+    assert type(codec).__name__ == "Cheng2020Attention" and codec.N == 16
