@@ -4,25 +4,32 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from dgml.images import to_rgb, upright
 from dgml.settings import ROOT, most_megapixels, setting
 
+if TYPE_CHECKING:
+    from datasets import Dataset  # takes a second to import
+
 HUB_NAME = re.compile(r"[\w.-]*\w/\w[\w.-]*", re.ASCII)  # owner/name
 # Formats whose pictures Pillow always draws when it knows their header.
 DRAWN = {"PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JXL", "JPEG2000"}
 
 
-def load_images(source: str | None = None, megapixels: float | None = None):
+def load_images(source: str | None = None, megapixels: float | None = None) -> "Dataset":
     """A ``datasets.Dataset`` with the columns ``image`` (PIL) and ``name``, each decoded when it is asked for.
+
+    ``images["name"][:]`` decodes none of them.
 
     ``source`` is "bundled" (three photographs that ship inside scikit-image), a folder of pictures, one picture's file,
     or the name of a data set on the hub such as ``danjacobellis/kodak``; by default what ``DGML_IMAGES`` says, else
-    "bundled".  A folder is walked with its subfolders in the order of its names; what is left out of it is printed.
+    "bundled".  A folder is searched with its subfolders in the order of its names; what is left out of it is printed.
     A picture of more than ``megapixels`` is scaled down to them; by default what ``DGML_MEGAPIXELS`` says, else 2.
     Raises ValueError when it holds no picture or can't be loaded.
     """
@@ -39,20 +46,13 @@ def load_images(source: str | None = None, megapixels: float | None = None):
         raise ValueError(
             f"{named}{source}: {error}. Give a folder of pictures, a data set's name on the hub, or {way_out}."
         ) from None
-
-    class Picture(datasets.Image):  # decodes as datasets does, but names a damaged file and keeps to the limit
-        def decode_example(self, value: dict, token_per_repo_id=None) -> Image.Image:
-            return open_encoded(value, limit)
-
-    # Set, not cast: cast_column would pickle the class for a fingerprint, and with it all that the class can see.
-    images.info.features["image"] = Picture()
-    return images
+    return images.with_transform(partial(decoded, limit=limit))
 
 
-def rgb_pictures(images) -> Iterator[tuple[str, Image.Image]]:
+def rgb_pictures(images: "Dataset") -> Iterator[tuple[str, Image.Image]]:
     """Name and picture in RGB of each row of :func:`load_images` that can be decoded; the others are named last."""
     left_out = []
-    for i, name in enumerate(images["name"]):
+    for i, name in enumerate(images.with_format("arrow")["name"].to_pylist()):
         try:
             picture = to_rgb(images[i]["image"])
         except (OSError, ValueError) as error:
@@ -63,25 +63,29 @@ def rgb_pictures(images) -> Iterator[tuple[str, Image.Image]]:
         print(f"left out: {'; '.join(left_out)}")
 
 
-def bundled_pictures():
+def bundled_pictures() -> "Dataset":
     """The three photographs of scikit-image as a data set."""
-    import datasets
     from skimage import data
 
-    pictures = {name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea")}
-    columns = {"image": list(pictures.values()), "name": list(pictures)}
-    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    names = ["astronaut", "coffee", "chelsea"]
+    return data_set([Image.fromarray(getattr(data, name)()) for name in names], names)
 
 
-def folder_pictures(source: str):
+def data_set(pictures: list, names: list[str]) -> "Dataset":
+    """The columns ``image``, of pictures or their {"path", "bytes"}, and ``name``; nothing is decoded."""
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(decode=False), "name": datasets.Value("string")})
+    return datasets.Dataset.from_dict({"image": pictures, "name": names}, features=features)
+
+
+def folder_pictures(source: str) -> "Dataset | None":
     """The pictures in a folder and its subfolders as a data set of paths, or None if ``source`` names one on the hub.
 
     A relative folder counts from the book's own folder, wherever the process runs.  A name on the hub has the form
     owner/name; where a folder "owner" lies in the book or in the working directory, it is a mistyped folder, and
     ``datasets`` would open it with splits guessed from names.
     """
-    import datasets
-
     try:
         path = ROOT / Path(source).expanduser()
     except RuntimeError as error:  # ~ and the name of nobody
@@ -98,35 +102,57 @@ def folder_pictures(source: str):
         print(f"left out of {path.resolve().name}: {in_words(left_out)}")
     if not pictures:
         raise ValueError("it holds no picture" + (f" ({in_words(left_out)})" if left_out else ""))
-    columns = {"image": [{"path": str(p), "bytes": None} for p in pictures], "name": [p.stem for p in pictures]}
-    features = datasets.Features({"image": datasets.Image(decode=False), "name": datasets.Value("string")})
-    return datasets.Dataset.from_dict(columns, features=features)
+    return data_set([{"path": str(p), "bytes": None} for p in pictures], [p.stem for p in pictures])
 
 
-def hub_pictures(name: str):
+def hub_pictures(name: str) -> "Dataset":
     """The pictures of a data set on the hub: of its split "validation" if it has one, else of its first."""
     import datasets
 
     try:
-        splits = datasets.load_dataset(name)
+        splits = datasets.get_dataset_split_names(name)
+        chosen = "validation" if "validation" in splits else splits[0]
+        split = datasets.load_dataset(name, split=chosen)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"there is no folder {ROOT / name}, and as a data set on the hub it could not be loaded ({reason})"
         ) from None
-    chosen = "validation" if "validation" in splits else next(iter(splits))
     print(f"{name}: the split {chosen!r} of {', '.join(splits)}")
-    split = splits[chosen]
     columns = [column for column, feature in split.features.items() if isinstance(feature, datasets.Image)]
     if not columns or not len(split):
         raise ValueError("it holds no picture")
-    images = split.select_columns(columns[0])
-    paths = images.cast_column(columns[0], datasets.Image(decode=False))
-    names = [Path(row[columns[0]]["path"] or str(i)).stem for i, row in enumerate(paths)]
-    return (images if columns[0] == "image" else images.rename_column(columns[0], "image")).add_column("name", names)
+    images = split.select_columns(columns[0]).cast_column(columns[0], datasets.Image(decode=False))
+    if columns[0] != "image":
+        images = images.rename_column(columns[0], "image")
+    # Of the table, since a row would bring the bytes of its picture too.
+    paths = [p for chunk in images.with_format("arrow")["image"].chunks for p in chunk.field("path").to_pylist()]
+    return images.add_column("name", [Path(path or str(i)).stem for i, path in enumerate(paths)])
 
 
 # ---------------------------------------------------------------- decoding
+
+
+class Decoded(Sequence):
+    """The pictures of rows {"bytes", "path"}, each decoded when it is asked for."""
+
+    def __init__(self, rows: list[dict], limit: float):
+        self.rows, self.limit = rows, limit
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return open_encoded(self.rows[i], self.limit)
+
+
+def decoded(batch: dict[str, Sequence], limit: float) -> dict[str, Sequence]:
+    """The same columns, with pictures of at most ``limit`` pixels in place of their bytes."""
+    if "image" not in batch:
+        return batch
+    pictures = Decoded(batch["image"], limit)
+    # One row at once: datasets reports what its picture raises later as a fault of this function.
+    return batch | {"image": list(pictures) if len(pictures) == 1 else pictures}
 
 
 def open_encoded(row: dict, limit: float = math.inf) -> Image.Image:
@@ -200,7 +226,7 @@ def why_no_picture(file: Path) -> str:
     try:
         with Image.open(file) as picture:
             if picture.format not in DRAWN:
-                picture.load()  # Pillow knows the header of a film (MPEG) and of formats for which it needs a program
+                picture.load()  # Pillow knows the header of a video (MPEG) and of formats for which it needs a program
     except Image.UnidentifiedImageError:
         named = file.suffix.lower() in Image.registered_extensions()
         return "empty" if not file.stat().st_size else "damaged" if named else "no picture"

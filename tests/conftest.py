@@ -2,12 +2,18 @@
 
 import atexit
 import os
+import re
 import shutil
+import socket
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 from copy import deepcopy
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +48,48 @@ def browser():
 
 
 @pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The book, built once for all workers from the outputs that the notebooks carry; or what DGML_SITE names."""
+    if os.environ.get("DGML_SITE"):
+        return Path(os.environ["DGML_SITE"]).resolve()
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "book"
+    said = folder.with_suffix(".log")
+    try:
+        folder.mkdir()
+    except FileExistsError:  # another worker builds it
+        end = time.monotonic() + 1800
+        while not said.exists() and time.monotonic() < end:
+            time.sleep(0.5)
+    else:
+        build_site(folder, said)
+    assert said.read_text(encoding="utf-8").startswith("0\n"), said.read_text(encoding="utf-8")[-4000:]
+    return folder / "_build" / "html"
+
+
+def build_site(folder: Path, said: Path) -> None:
+    """Build this tree strictly in ``folder``; ``said`` gets the exit status and what the build said, all at once."""
+    root = Path(__file__).parents[1]
+    ignored = (".git", ".venv", "_build", "runs", "*.part", "__pycache__", ".pytest_cache", ".ruff_cache")
+    shutil.copytree(root, folder, ignore=shutil.ignore_patterns(*ignored), dirs_exist_ok=True)
+    config = (folder / "_config.yml").read_text(encoding="utf-8")
+    off = re.sub(r"(?<=execute_notebooks: )\w+", '"off"', config)
+    assert off != config
+    (folder / "_config.yml").write_text(off, encoding="utf-8")
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder, "-W", "-n", "--keep-going"]
+    built = subprocess.run(command, capture_output=True, text=True)
+    part = said.with_suffix(".part")
+    part.write_text(f"{built.returncode}\n{built.stdout}\n{built.stderr}", encoding="utf-8")
+    part.rename(said)
+
+
+@pytest.fixture(scope="session")
+def address(site, serve):
+    """The site under an address of this machine."""
+    return serve(site)
+
+
+@pytest.fixture(scope="session")
 def serve():
     """A function that gives a folder an address of this machine, with content types of its own by suffix."""
     servers = []
@@ -71,8 +119,27 @@ def codec(request):
     return load(request.param)
 
 
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory) -> Path:
+    """A TORCH_HOME that holds random weights under the published names."""
+    from samples import fill_zoo
+
+    home = tmp_path_factory.mktemp("torch")
+    fill_zoo(home)
+    return home
+
+
 @pytest.fixture
-def spoiled():
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        pytest.fail("a test reached for the network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def own_codec():
     """A codec whose weights a test may change."""
     from samples import load
 

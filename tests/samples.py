@@ -4,10 +4,12 @@ import struct
 import zlib
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from compressai.zoo.image import model_urls
 from PIL import Image
 from skimage import data as photographs
 
@@ -17,6 +19,7 @@ from dgml.model import Cheng2020Anchor
 
 CODECS = [*settings.QUALITIES, "random"]  # the last stands for the published weights
 HEADER_BYTES = 22
+PUBLISHED_N = dict(zip(settings.QUALITIES, (128, 128, 128, 192, 192, 192)))
 
 
 def picture(width: int, height: int, seed: int = 0, noise: float = 20.0) -> Image.Image:
@@ -56,9 +59,24 @@ def load(name: int | str) -> model.Cheng2020Anchor:
     return codec
 
 
+def fill_zoo(home: Path) -> None:
+    """Make ``home`` a TORCH_HOME with random weights under the published names, in half precision to save space."""
+    folder, first = home / "hub" / "checkpoints", {}
+    folder.mkdir(parents=True)
+    for quality, url in model_urls["cheng2020-anchor"]["mse"].items():
+        path, n = folder / Path(url).name, PUBLISHED_N[quality]
+        if n in first:
+            path.symlink_to(first[n])
+            continue
+        codec = model.Cheng2020Anchor(n)
+        codec.update()
+        torch.save({k: v.half() if v.is_floating_point() else v for k, v in codec.state_dict().items()}, path)
+        first[n] = path
+
+
 @contextmanager
 def recorded(*names):
-    """A list of what these functions of bitstream.py return within the block."""
+    """A list of what these functions of entropy.py return within the block."""
     returned = []
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
@@ -67,8 +85,17 @@ def recorded(*names):
         yield returned
 
 
+def random_levels(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
 def noise(width, height, seed=0):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(random_levels(height, width, 3, seed=seed))
+
+
+def save_picture(path: Path, seed: int = 0, width: int = 40, height: int = 30, **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise(width, height, seed).save(path, **options)
 
 
 def flat(width, height, seed=0):
@@ -81,6 +108,13 @@ def gradient(width, height, seed=0):
 
 def photograph(width, height):
     return Image.fromarray(photographs.chelsea()[:height, 150 : 150 + width])
+
+
+def one_line(raised) -> str:
+    """The message of an expected error, which must be one line that says something."""
+    message = str(raised.value)
+    assert len(message) > 20 and "\n" not in message
+    return message
 
 
 def repaired(file):

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image, ImageDraw
-from test_settings import zoo  # noqa: F401
 
 from dgml.settings import QUALITIES, ROOT
 
@@ -127,7 +126,7 @@ PUBLISHED = [p for p in CHAPTERS if p.stem not in LONG and (os.environ.get("DGML
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_a_chapter_runs_with_weights_of_the_published_widths(path, shell, zoo, monkeypatch):  # noqa: F811
+def test_a_chapter_runs_with_weights_of_the_published_widths(path, shell, zoo, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(zoo))
     monkeypatch.setenv("DGML_WEIGHTS", "published")
     run(shell, path, list(PICTURES).index("grey"), 3)

@@ -6,10 +6,11 @@ import os
 import random
 from types import SimpleNamespace
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from samples import flat, gradient, load, noise, photograph, recorded
@@ -28,7 +29,7 @@ narrow, wide, tiny, whole, one_more = flat(1, 200), noise(200, 1), noise(1, 1), 
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@hypothesis.settings(max_examples=8, deadline=None, derandomize=True, database=None)
 @given(picture=pictures)
 @example(picture=tiny)
 @example(picture=narrow)
@@ -46,16 +47,16 @@ def test_the_latents_that_decode_are_those_that_were_encoded(codec, picture):
     assert first.tobytes() == second.tobytes()
 
 
-def test_latents_beyond_the_tables_are_clamped(spoiled):
+def test_latents_beyond_the_tables_are_clamped(own_codec):
     with torch.no_grad():
-        spoiled.g_a[-1].weight *= 1e4
-        spoiled.h_a[-1].weight *= 1e2
-        kernel = spoiled.entropy_parameters[-1].weight  # as large as exact sums bear: below 2**12 in each row
+        own_codec.g_a[-1].weight *= 1e4
+        own_codec.h_a[-1].weight *= 1e2
+        kernel = own_codec.entropy_parameters[-1].weight  # as large as exact sums bear: below 2**12 in each row
         kernel *= 0.99 * 2**12 / kernel.abs().sum((1, 2, 3)).max()
     with recorded("encode_z", "encode_y", "decode_z", "decode_y") as latents:
-        bitstream.decode(spoiled, bitstream.encode(spoiled, noise(100, 70)))
+        bitstream.decode(own_codec, bitstream.encode(own_codec, noise(100, 70)))
     z, y, z_decoded, y_decoded = latents
-    assert np.abs(z - entropy.entropy_model(spoiled).medians[:, None, None]).max() == 127 * 1024
+    assert np.abs(z - entropy.entropy_model(own_codec).medians[:, None, None]).max() == 127 * 1024
     assert np.array_equal(z, z_decoded) and np.array_equal(y, y_decoded)
 
 
@@ -180,11 +181,11 @@ def test_the_largest_picture_is_not_refused(monkeypatch):
         bitstream.decode(load(1), file)
 
 
-def test_other_weights_are_refused(spoiled):
+def test_other_weights_are_refused(own_codec):
     file = bitstream.encode(load(1), noise(50, 40), 1)
     with pytest.raises(BitstreamError, match="written with other weights"):
         bitstream.decode(load(2), file)
     with torch.no_grad():
-        spoiled.g_s[-1][0].weight[0, 0, 0, 0] += 1e-6
+        own_codec.g_s[-1][0].weight[0, 0, 0, 0] += 1e-6
     with pytest.raises(BitstreamError, match="written with other weights"):
-        bitstream.decode(spoiled, file)
+        bitstream.decode(own_codec, file)

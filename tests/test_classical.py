@@ -5,10 +5,10 @@ import json
 
 import pytest
 from PIL import Image
-from samples import CODEC, JPEG, made_up, picture
+from samples import picture
 from skimage import data
 
-from dgml import classical, metrics
+from dgml import classical
 from dgml.evaluation import curves, scores
 from dgml.settings import ROOT
 
@@ -51,20 +51,3 @@ def test_the_classical_result_has_the_ladders_and_they_rise():
             assert [p[key] for p in points] == sorted(p[key] for p in points)
         assert points[0]["bpp"] < 0.2 and 1.7 < points[-1]["bpp"] < 2.2
         assert all(p["seconds_encode"] > 0 and p["seconds_decode"] > 0 for p in points)
-
-
-def test_a_mean_is_null_where_a_picture_has_none():
-    p = curves.point({"a": [0.1, 30.0, 0.9], "b": [0.3, 32.0, None]})
-    assert (p["bpp"], p["psnr"], p["ms_ssim"]) == (0.2, 31.0, None)
-
-
-def test_staircase_counts_pictures():
-    low = curves.point({"a": [0.1, 30.0, 0.9], "b": [0.1, 30.0, 0.9]})
-    high = curves.point({"a": [0.3, 33.0, 0.9], "b": [0.2, 29.0, 0.9]})
-    assert curves.staircase({"1": low, "2": high}) == [("2", True, 2, 1)]
-
-
-def test_no_bd_rate_without_a_common_range():
-    assert metrics.bd_rate_over(made_up([(0.1, 20), (0.2, 22)]), made_up(CODEC)) is None
-    assert metrics.bd_rate_over(made_up(JPEG), made_up([(0.1, 28), (0.2, 33), (0.3, 32)])) is None
-    assert metrics.bd_rate_over(made_up(JPEG), made_up([(0.1, 30)])) is None
