@@ -5,6 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+DEAD = 0.01  # bits a symbol: a channel of y or z whose symbols say less on average is dead
+
 
 def bits(likelihoods: Tensor) -> Tensor:
     """Information content in bits of symbols with these likelihoods, elementwise: -log2 p (Shannon, 1948)."""
@@ -14,6 +16,14 @@ def bits(likelihoods: Tensor) -> Tensor:
 def bpp(likelihoods: dict[str, Tensor], n_pixels: int) -> float:
     """Bits per native pixel of a forward pass: all bits of y and z over ``n_pixels`` (before padding)."""
     return sum(bits(p).sum(dtype=torch.float64).item() for p in likelihoods.values()) / n_pixels
+
+
+def dead_channels(likelihoods: Tensor) -> Tensor:
+    """Which channels of a latent are dead, as a mask (C,): a symbol there costs less than 0.01 bit on average.
+
+    ``likelihoods`` (B, C, h, w) are those of the rounded symbols under the codec's own entropy model.
+    """
+    return bits(likelihoods).mean((0, 2, 3)) < DEAD
 
 
 def psnr(x: Tensor, x_hat: Tensor) -> float:
