@@ -89,6 +89,28 @@ def address(site, serve):
     return serve(site)
 
 
+@pytest.fixture
+def local(browser, site):
+    """The codec's page from disk; afterwards nothing may have gone wrong on it."""
+    yield from codec_page(browser, site.as_uri())
+
+
+@pytest.fixture(params=["file", "http"])
+def anywhere(request, browser, site, serve):
+    """The same from disk, and from a host that calls every script UTF-8, as the large ones do."""
+    script = {".js": "text/javascript; charset=utf-8"}
+    yield from codec_page(browser, site.as_uri() if request.param == "file" else serve(site, script))
+
+
+def codec_page(browser, address: str):
+    from codec_in_page import open_codec
+
+    page = open_codec(browser, address)
+    yield page
+    assert page.wrong == []
+    page.close()
+
+
 @pytest.fixture(scope="session")
 def serve():
     """A function that gives a folder an address of this machine, with content types of its own by suffix."""
@@ -144,3 +166,33 @@ def own_codec():
     from samples import load
 
     return deepcopy(load(1))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with a picture, its file and some that are neither."""
+    from program import fill
+
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A function that runs the program and gives its exit status, its output and its complaints."""
+    from PIL import Image
+
+    from dgml import cli, convert
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # put back afterwards
+    monkeypatch.setattr(convert, "cores", lambda: 1)  # a worker loads torch first: only where a test asks for some
+
+    def run(*arguments):
+        try:
+            status = cli.main([*map(str, arguments)])
+        except SystemExit as stop:  # argparse's
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    return run

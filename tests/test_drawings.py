@@ -1,4 +1,4 @@
-"""What tools/drawings.py makes of a chart: text in the page's font, colours of its theme, pictures pixel for pixel."""
+"""What book/_ext/drawings.py makes of a chart: text in the page's font, colours of its theme, pictures pixel for pixel."""
 
 import io
 import re
@@ -32,7 +32,7 @@ def pixels():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory, pixels):
+def small_site(tmp_path_factory, pixels):
     """A site of one page with a chart and a picture, and the page's text after drawings.place."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "_images").mkdir()
@@ -65,15 +65,15 @@ def site(tmp_path_factory, pixels):
     return folder
 
 
-def test_pictures_keep_their_own_pixels(site, pixels):
-    (file,) = (site / "_images").glob("*.webp")
+def test_pictures_keep_their_own_pixels(small_site, pixels):
+    (file,) = (small_site / "_images").glob("*.webp")
     with Image.open(file) as picture:
         assert np.array_equal(np.asarray(picture), pixels)
-    assert f'href="../_images/{file.name}"' in (site / "notebooks/page.html").read_text(encoding="utf-8")
+    assert f'href="../_images/{file.name}"' in (small_site / "notebooks/page.html").read_text(encoding="utf-8")
 
 
-def test_nothing_of_a_drawing_leaks_into_its_page(site):
-    html = (site / "notebooks/page.html").read_text(encoding="utf-8")
+def test_nothing_of_a_drawing_leaks_into_its_page(small_site):
+    html = (small_site / "notebooks/page.html").read_text(encoding="utf-8")
     svg = html[html.index("<svg") :]
     assert "@@" not in html and "<style" not in svg and "metadata" not in svg and "font-family" not in svg
     assert 'aria-label="A &amp; B"' in svg
@@ -84,8 +84,8 @@ def test_nothing_of_a_drawing_leaks_into_its_page(site):
     )
 
 
-def test_colours_follow_the_theme_except_on_a_picture(site):
-    html = (site / "notebooks/page.html").read_text(encoding="utf-8")
+def test_colours_follow_the_theme_except_on_a_picture(small_site):
+    html = (small_site / "notebooks/page.html").read_text(encoding="utf-8")
     texts = {re.sub("<[^>]+>", "", t): t for t in re.findall(r"<text.*?</text>", html, re.S)}
     assert "var(--c000000" in texts["bits per pixel"] and "var(--c000000" in texts["a title"]
     assert "var(" not in texts["inside"].replace("var(--text", "") and "#ffffff" in texts["inside"]
@@ -95,13 +95,13 @@ def test_colours_follow_the_theme_except_on_a_picture(site):
     assert "stroke: #ffffff" in html  # a line that begins on the edge of the picture
 
 
-def test_a_space_before_a_word_stays(site):
-    html = (site / "notebooks/page.html").read_text(encoding="utf-8")
+def test_a_space_before_a_word_stays(small_site):
+    html = (small_site / "notebooks/page.html").read_text(encoding="utf-8")
     assert ">\u00a01.0\u00a0kB</text>" in html
 
 
-def test_lines_of_one_text_keep_their_middle(site):
-    html = (site / "notebooks/page.html").read_text(encoding="utf-8")
+def test_lines_of_one_text_keep_their_middle(small_site):
+    html = (small_site / "notebooks/page.html").read_text(encoding="utf-8")
     short, long = (re.search(rf"<text ([^>]*)>{line}</text>", html)[1] for line in ("short", "a longer line"))
     assert "text-anchor:middle" in short and "text-anchor:middle" in long
     x = [float(re.search(r"translate\(([\d.]+)", line)[1]) for line in (short, long)]
@@ -128,10 +128,9 @@ def test_words_can_be_read_on_either_page(colour):
     assert drawings.legible("ffffff") == "ffffff"  # on a dark ground
 
 
-@pytest.mark.xdist_group("site")
-def test_text_is_legible_on_a_phone(site, browser):
+def test_text_is_legible_on_a_phone(small_site, browser):
     page = browser.new_page(viewport={"width": 390, "height": 800})
-    page.goto((site / "notebooks/page.html").as_uri())
+    page.goto((small_site / "notebooks/page.html").as_uri())
     sizes = page.evaluate(SIZES)
     assert len(sizes) > 10 and min(sizes) >= 11
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,60 +1,18 @@
 """The page whose pieces are touched, driven in a real browser, opened as a file like a reader's copy."""
 
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-from dgml.settings import ROOT
-
-pytestmark = pytest.mark.xdist_group("browser")
-CONFIG = """
-title: explore
-only_build_toc_files: true
-execute: {execute_notebooks: "off"}
-sphinx:
-  local_extensions: {explore: tools}
-  config: {html_static_path: [book/_static], suppress_warnings: [myst.xref_missing]}
-"""
-
-
-@pytest.fixture(scope="module")
-def page_file(tmp_path_factory, browser):
-    """The page alone, built from the tree; not without a browser to show it."""
-    folder = tmp_path_factory.mktemp("explore")
-    (folder / "_config.yml").write_text(CONFIG)
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/explore\n")
-    for path in (*ROOT.glob("*.py"), ROOT / "checkpoints"):
-        (folder / path.name).symlink_to(path)
-    shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
-    for name in ("explore.md", "references.bib"):
-        shutil.copy(ROOT / "book" / name, folder / "book")
-    (folder / "tools").mkdir()
-    for name in ("explore.py", "cards.py", "notation.py"):
-        shutil.copy(ROOT / "tools" / name, folder / "tools")
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder]
-    built = subprocess.run(command, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
-    return folder / "_build" / "html" / "book" / "explore.html"
+from browsing import open_page
 
 
 @pytest.fixture
-def page(page_file, browser):
-    """The page, loaded; afterwards no error may have been reported, and the pieces have asked no other host."""
-    page = browser.new_page(viewport={"width": 390, "height": 900})
-    errors, strangers = [], []
-    # The theme declares THEBE_JS_URL twice on a page; that is not ours.
-    page.on("pageerror", lambda error: errors.append(str(error)) if "THEBE" not in str(error) else None)
-    page.on("requestfailed", lambda request: errors.append(request.url) if "_static/explore" in request.url else None)
-    page.on("request", lambda request: strangers.append(request.url) if "explore" in request.url else None)
-    page.goto(page_file.as_uri(), wait_until="domcontentloaded")
+def page(site, browser):
+    """The page, loaded; afterwards nothing may have gone wrong on it, and the pieces have asked no other host."""
+    page = open_page(browser, site.as_uri(), "book/explore.html", viewport={"width": 390, "height": 900})
     page.wait_for_selector("#explore-wavefront.live")
     yield page
-    assert errors == []
-    assert strangers and all(url.startswith("file:") for url in strangers)
+    assert page.wrong == [] and any("_static/explore/run" in url for url in page.asked)
     page.close()
 
 
@@ -71,12 +29,12 @@ def shown(page) -> tuple[str, ...]:
 
 def is_chosen(page, quality: str) -> bool:
     numbers = table(page)[quality]
-    decoded, bits, told = shown(page)
+    decoded, bits, text = shown(page)
     drawn = page.evaluate("img => img.decode().then(() => img.naturalWidth)", page.query_selector("#explore-decoded"))
-    return decoded == bits == quality and all(n in told for n in numbers) and f"Quality {quality}" in told and drawn > 0
+    return decoded == bits == quality and all(n in text for n in numbers) and f"Quality {quality}" in text and drawn > 0
 
 
-def test_the_table_tells_of_real_files(page):
+def test_the_table_lists_real_files(page):
     rows = table(page)
     assert list(rows) == list("123456")
     sizes = [int(row[0].replace(",", "")) for row in rows.values()]
@@ -139,10 +97,10 @@ def test_each_step_decodes_w_plus_3h_and_reads_only_what_is_done(page):
     page.wait_for_function("document.querySelector('#explore-wavefront input').value > 5")
 
 
-def test_without_scripts_the_page_shows_pictures_and_numbers(page_file, browser):
+def test_without_scripts_the_page_shows_pictures_and_numbers(site, browser):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto(page_file.as_uri(), wait_until="load")
+    page.goto(f"{site.as_uri()}/book/explore.html", wait_until="load")
     assert len(table(page)) == 6 and "Quality 3" in page.inner_text("#explore-chosen")
     for name in ("original", "decoded", "bits"):
         assert page.locator(f"#explore-{name}").is_visible()

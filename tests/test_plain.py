@@ -1,4 +1,4 @@
-"""tools/plain.py: what plain Markdown becomes on the site, on a small book of its own."""
+"""book/_ext/plain.py: what plain Markdown becomes on the site, on a small book of its own."""
 
 import shutil
 import subprocess
@@ -64,14 +64,14 @@ def build(folder: Path, cells: list) -> subprocess.CompletedProcess:
     for name in ("glossary.md", "references.md", "references.bib"):
         (folder / "book").mkdir(exist_ok=True)
         shutil.copy(ROOT / "book" / name, folder / "book")
-    shutil.copytree(ROOT / "tools", folder / "tools")
+    (folder / "book/_ext").symlink_to(ROOT / "book/_ext")
     (folder / "notebooks").mkdir()
     (folder / "notebooks/two.md").write_text("# Two\n\nSee [it](one.ipynb#fig-dot), [that](#eq-half).\n")
     lexer = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=lexer), folder / "notebooks/one.ipynb")
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     config["execute"]["execute_notebooks"] = "off"
-    config["sphinx"]["local_extensions"] = {"plain": "tools", "bibliography": "tools"}
+    config["sphinx"]["local_extensions"] = dict.fromkeys(("plain", "bibliography"), "book/_ext")
     for setting in ("html_static_path", "html_css_files", "html_js_files", "html_favicon"):
         config["sphinx"]["config"].pop(setting, None)
     (folder / "_config.yml").write_text(yaml.safe_dump(config))

@@ -48,7 +48,7 @@ def setup(app) -> dict:
 
 
 def write_site(app, exception: Exception | None) -> None:
-    if exception is None and app.builder.name == "html":
+    if exception is None and app.builder.format == "html":
         write(Path(app.outdir) / "_static" / "codec", checkpoint_path)
 
 

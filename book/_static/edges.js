@@ -12,9 +12,9 @@ function fade(box) {
   // No wider than what is out of sight: a few pixels of it darken nothing.
   box.style.setProperty("--left", `${Math.min(48, box.scrollLeft)}px`);
   box.style.setProperty("--right", `${Math.min(48, hidden - box.scrollLeft)}px`);
+  if (scrolls) box.tabIndex = 0; // again after each change of width: the theme takes it from what has room
   if (scrolls && !watched.has(box)) {
     watched.add(box);
-    box.tabIndex = 0;
     box.addEventListener("scroll", () => fade(box), { passive: true });
   }
 }
