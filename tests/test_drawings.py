@@ -1,4 +1,4 @@
-"""What book/_ext/drawings.py makes of a chart: text in the page's font, colours of its theme, pictures pixel for pixel."""
+"""What book/_ext/drawings.py makes of a chart: text in the page's font, colours of its theme, pictures as they are."""
 
 import io
 import re

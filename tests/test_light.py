@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import explore
 import nbformat
-import pytest
 import numpy as np
+import pytest
 from drawings import PAPER
 from gallery import turned
 from light import lighten
