@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # who reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, MemoryError) as error:
         print(f"dgml: {error_line(error)}", file=sys.stderr)
     return 1
 
@@ -97,6 +97,8 @@ def add_decode(commands) -> Check:
 def add_conversion(parser: argparse.ArgumentParser, suffix: str) -> None:
     add = parser.add_argument
     add("--out", metavar="FOLDER", type=Path, help=f"folder for the results, each named as its IN with .{suffix}")
+    add("--workers", metavar="N", type=training.count,
+        help="processes that share the files of --out, by default as many as there are cores")  # fmt: skip
     add("--compare", action="store_true", help="also write original and decoded side by side")
     add("--checkpoint", metavar="FILE", type=Path, help="a codec of your own, from python -m dgml train")
 
@@ -157,6 +159,8 @@ def check_decode(args: argparse.Namespace, parser: argparse.ArgumentParser) -> N
 def check_paths(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if not args.out and len(args.paths) != 2:
         parser.error("give IN and OUT, or files and folders with --out FOLDER")
+    if args.workers and not args.out:
+        parser.error("--workers share the files of --out FOLDER")
     if "-" in map(str, args.paths) and (args.out or args.compare):
         parser.error("- has no name that --out or --compare could take")
 

@@ -4,9 +4,12 @@ import argparse
 import ctypes
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
@@ -14,11 +17,12 @@ from tqdm import tqdm
 from dgml.bitstream import FileCodec
 from dgml.checkpoints import load_codec, load_trained
 from dgml.container import MAGIC, BitstreamError, check_size, read
-from dgml.files import atomic_write, check_writable, error_line, read_dgml, read_file
+from dgml.files import atomic_write, check_writable, error_line, is_pipe, open_source, part_of, read_dgml, read_rest
 from dgml.images import image_to_tensor, to_rgb
 from dgml.metrics import psnr
-from dgml.picture_sets import find_pictures, in_words
+from dgml.picture_sets import files_below, find_pictures, in_words
 from dgml.settings import QUALITIES
+from dgml.workers import Begin, cores, crew
 
 COMPARED = ".compare.png"  # what --compare adds to a name
 LARGE = 4e6  # pixels: above it, coding takes long enough to say so first
@@ -26,37 +30,101 @@ LARGE = 4e6  # pixels: above it, coding takes long enough to say so first
 
 def run(args: argparse.Namespace) -> int:
     """Encode or decode what the arguments name, and return the exit status."""
+    prepare()
+    if args.out:
+        if args.out.exists() and not args.out.is_dir():
+            raise ValueError(f"{args.out} is no folder, and --out names one")
+        return run_many(list(pairs(args)), args)
+    source, target = args.paths
+    print(convert(source, target, args), file=sys.stderr if is_pipe(target) else sys.stdout)
+    return 0
+
+
+def prepare() -> None:
+    """What a process does once, before it reads and writes pictures."""
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns of what is allowed here
     Image.init()
     keep_memory()
-    job = encode_file if args.command == "encode" else decode_file
-    if not args.out:
-        source, target = args.paths
-        print(job(source, target, args), file=sys.stderr if is_pipe(target) else sys.stdout)
-        return 0
-    return run_many(job, list(pairs(args)), args)
 
 
-def run_many(job: Callable, todo: list[tuple[Path, Path]], args: argparse.Namespace) -> int:
-    """Do one after the other, go on where one fails, and tell in the end which did."""
+def convert(source: Path, target: Path, args: argparse.Namespace) -> str:
+    """Write the target, and say how large it is."""
+    return (encode_file if args.command == "encode" else decode_file)(source, target, args)
+
+
+# ---------------------------------------------------------------- many files
+
+
+class Outcome(NamedTuple):
+    """What came of a file: a line on what was written, or on what went wrong."""
+
+    line: str
+    failed: bool = False
+
+
+def run_many(todo: list[tuple[Path, Path]], args: argparse.Namespace) -> int:
+    """Do all, go on where one fails, and say in the end which did.  The lines come in the order of the files."""
     if not todo:
         raise ValueError(f"{' '.join(map(str, args.paths))}: there is nothing to {args.command}")
-    failed, written = [], set()
-    for source, target in tqdm(todo, unit="file", disable=None):
-        try:
-            if target in written:
-                raise ValueError(f"{target} was written from another file: give one of the two another name")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            tqdm.write(job(source, target, args))
-            written.add(target)
-        except BrokenPipeError:
-            raise
-        except (OSError, RuntimeError, ValueError) as error:
-            line = error_line(error)
-            failed.append(line if str(source) in line else f"{source}: {line}")
+    failed, lost = [], []
+    try:
+        with crew(min(args.workers or cores(), len(todo)), prepare) as begin:
+            for source, outcome in tqdm(outcomes(todo, args, begin), total=len(todo), unit="file", disable=None):
+                if outcome is None:
+                    lost.append(str(source))
+                elif outcome.failed:
+                    failed.append(outcome.line)
+                else:
+                    tqdm.write(outcome.line)
+    finally:
+        remove_parts([target for _, target in todo])
     if failed:
         print("\n  ".join([f"dgml: {len(failed)} of {len(todo)} failed", *failed]), file=sys.stderr)
-    return 1 if failed else 0
+    if lost:
+        print(f"dgml: a worker was killed, or out of memory; not {args.command}d: {', '.join(lost)}", file=sys.stderr)
+    return 1 if failed or lost else 0
+
+
+def outcomes(todo: list[tuple[Path, Path]], args: argparse.Namespace, begin: Begin) -> Iterator:
+    """Source and outcome of each, in order; None of those that were lost with a worker.
+
+    All begin at once but the second of two with one target: it is an error if the first succeeds.
+    """
+    begun, written = {}, set()
+    for source, target in todo:
+        if target not in begun:
+            begun[target] = begin(attempt, source, target, args)
+    for source, target in todo:
+        if target in written:
+            line = f"{source}: {target} was written from another file: give one of the two another name"
+            yield source, Outcome(line, failed=True)
+            continue
+        try:
+            wait = begun.pop(target, None) or begin(attempt, source, target, args)
+            outcome = wait()
+        except BrokenProcessPool:
+            outcome = None
+        if outcome and not outcome.failed:
+            written.add(target)
+        yield source, outcome
+
+
+def attempt(source: Path, target: Path, args: argparse.Namespace) -> Outcome:
+    """One of many: what goes wrong with it becomes a line that names it."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Outcome(convert(source, target, args))
+    except (OSError, RuntimeError, ValueError, MemoryError) as error:
+        line = error_line(error)
+        return Outcome(line if str(source) in line else f"{source}: {line}", failed=True)
+
+
+def remove_parts(targets: list[Path]) -> None:
+    """Clear up after workers that were killed while they wrote."""
+    for target in targets:
+        for path in (target, compared(target)):
+            with suppress(OSError, RuntimeError):  # of a target that could not be written
+                part_of(path).unlink()
 
 
 def pairs(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
@@ -71,14 +139,14 @@ def pairs(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
 def sources(folder: Path, args: argparse.Namespace) -> list[Path]:
     """The pictures in a folder, or its .dgml files, without what an earlier run wrote to an output folder in it."""
     if args.command == "decode":
-        found = sorted(path for path in folder.rglob("*.dgml") if path.is_file())
+        left_out = {}
+        found = [path for path in files_below(folder, left_out) if path.suffix == ".dgml" and path.is_file()]
     else:
         found, left_out = find_pictures(folder)
-        if left_out:
-            tqdm.write(f"left out of {folder}: {in_words(left_out)}", file=sys.stderr)
     ours = [path.name for path in found if path.name.endswith(COMPARED)]
-    if ours:
-        tqdm.write(f"left out of {folder}: {in_words({'named as what --compare writes': ours})}", file=sys.stderr)
+    for reasons in (left_out, {"named as what --compare writes": ours} if ours else {}):
+        if reasons:
+            tqdm.write(f"left out of {folder}: {in_words(reasons)}", file=sys.stderr)
     found = [path for path in found if not path.name.endswith(COMPARED)]
     out = args.out.resolve()
     inside = folder.resolve() in out.parents
@@ -141,12 +209,10 @@ def codec_of(quality: int, checkpoint: Path | None) -> FileCodec:
     return FileCodec(load_trained(checkpoint) if checkpoint else load_codec(quality))
 
 
-def is_pipe(path: Path) -> bool:
-    return str(path) == "-"
-
-
 def check_targets(source: Path, target: Path, args: argparse.Namespace) -> None:
     """Errors that are better known before anything is coded than after."""
+    if source.is_dir():
+        raise ValueError(f"{source} is a folder: give --out FOLDER to {args.command} what is in it")
     check_target(source, target)
     if args.compare:
         check_target(source, compared(target))
@@ -176,22 +242,26 @@ def announce(source: Path, pixels: int) -> None:
 
 def read_picture(path: Path) -> Image.Image:
     """A file that Pillow reads, in RGB; an error names it. What is too large is refused before its pixels are read."""
-    data = io.BytesIO(read_file(path))
-    try:
-        with Image.open(data) as image:
-            check_size(*image.size)
-            announce(path, image.width * image.height)
-            return to_rgb(image)
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is no picture that Pillow reads") from None
-    except Exception as error:  # a broken picture fails in many ways
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    with open_source(path) as source:
+        try:
+            file = source if path.is_file() and not is_pipe(path) else io.BytesIO(read_rest(source))
+            with Image.open(file) as image:
+                check_size(*image.size)
+                announce(path, image.width * image.height)
+                return to_rgb(image)
+        except UnidentifiedImageError:
+            raise ValueError(f"{path} is no picture that Pillow reads") from None
+        except Exception as error:  # a broken picture fails in many ways
+            raise ValueError(f"{path}: {error_line(error)}") from None
 
 
 def write_picture(target: Path, picture: Image.Image) -> None:
     """Write it whole: into memory first, since not every encoder notices that a disk is full."""
     file, file_format = io.BytesIO(), format_of(target)
-    picture.save(file, file_format)
+    try:
+        picture.save(file, file_format)
+    except (OSError, ValueError) as error:  # a format without colours, for instance
+        raise ValueError(f"{target}: {error_line(error)}") from None
     if file_format in Image.OPEN:
         with Image.open(file) as written:
             if written.size != picture.size:  # an icon, for instance

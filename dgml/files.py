@@ -2,11 +2,16 @@
 
 import errno
 import os
+import stat
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from multiprocessing import parent_process
 from pathlib import Path
+from typing import BinaryIO
 
 from dgml.container import MAGIC
+
+MOST = 2**30  # bytes that are read of what may have no end
 
 
 def atomic_write(path: Path, data: bytes) -> None:
@@ -14,8 +19,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
     The mode of a file that was there is kept.  OSError names ``path``.
     """
-    target = check_writable(path)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    target, part = check_writable(path), part_of(path)
     try:
         part.write_bytes(data)
         if target.exists():
@@ -25,6 +29,16 @@ def atomic_write(path: Path, data: bytes) -> None:
         raise type(error)(error.errno, error.strerror, str(path)) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written before it gets its name.
+
+    A process and its workers have one name for it, so that the process can clear up after a worker that was killed.
+    """
+    parent = parent_process()
+    target = Path(path).resolve()
+    return target.with_name(f"{target.name}.{parent.pid if parent else os.getpid()}.part")
 
 
 def check_writable(path: Path) -> Path:
@@ -40,16 +54,35 @@ def check_writable(path: Path) -> Path:
 def error_line(error: Exception) -> str:
     """One line on what went wrong; of the system's errors the name of the file and what is wrong with it."""
     named = isinstance(error, OSError) and error.filename and error.strerror
-    return f"{error.filename}: {error.strerror}" if named else " ".join(str(error).split())
+    text = f"{error.filename}: {error.strerror}" if named else " ".join(str(error).split())
+    return text or type(error).__name__
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a file, or of the standard input for "-"."""
-    return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+def is_pipe(path: Path) -> bool:
+    """Whether the name stands for the standard input or output."""
+    return str(path) == "-"
+
+
+def open_source(path: Path) -> AbstractContextManager[BinaryIO]:
+    """A file, a FIFO or the standard input, open for reading; ValueError for a device, which may have no end."""
+    if is_pipe(path):
+        return nullcontext(sys.stdin.buffer)
+    mode = path.stat().st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise ValueError(f"{path} is a device, and no file")
+    return path.open("rb")
+
+
+def read_rest(file: BinaryIO) -> bytes:
+    """What is left of a file; ValueError where that is more than 1 GiB."""
+    data = file.read(MOST + 1)
+    if len(data) > MOST:
+        raise ValueError("it goes on after 1 GiB, which is more than is read")
+    return data
 
 
 def read_dgml(path: Path) -> bytes:
-    """The same of a .dgml file; of any other, which may be a video or have no end, the first four bytes alone."""
-    with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
+    """The bytes of a .dgml file; of any other, which may be a video, the first four alone."""
+    with open_source(path) as file:
         start = file.read(len(MAGIC))
-        return start + file.read() if start == MAGIC else start
+        return start + read_rest(file) if start == MAGIC else start
