@@ -3,33 +3,44 @@ PYTHON ?= python3
 BIN := .venv/bin
 # More arguments for pip.
 PIP_EXTRA ?=
+# The versions that are installed; `make book LOCK=` takes the newest in the ranges of the requirements.
+export LOCK ?= constraints.txt
+# make book FORCE=1 executes all chapters; WORKERS=2 two at a time, where it takes one for each core.
+FORCE ?=
+WORKERS ?=
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Chapters and tests share the cores, a thread each.
+book test check: export OMP_NUM_THREADS := 1
 
-.PHONY: book test lint check notebooks vectors bench fuzz odd linkcheck reproduce clean
+.PHONY: book test lint unit nbval check notebooks vectors bench fuzz odd linkcheck reproduce lock clean
 .DELETE_ON_ERROR:
 
 book: .venv/ready
-	@rm -rf _build/next
-	$(BIN)/jupyter-book build . --path-output _build/next -W -n --keep-going
-	@rm -rf _build/html && mv _build/next/_build/html _build/html && rm -rf _build/next
-	@echo "The book: file://$(CURDIR)/_build/html/index.html"
+	@$(BIN)/python tools/make_book.py $(if $(FORCE),--force) $(if $(WORKERS),--workers $(WORKERS))
 
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile $(NOTEBOOKS)
+test: lint unit nbval
 
-lint: .venv/ready
+lint: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(BIN)/mypy
+
+unit: .venv/ready-dev
+	@echo "The tests: ten to twenty minutes on two cores"
+	$(BIN)/pytest -q -n 2 --dist loadgroup tests
+
+nbval: .venv/ready-dev
+	@echo "Every chapter against its stored outputs: five to ten minutes on two cores"
+	$(BIN)/pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile $(NOTEBOOKS)
 
 # While one works: lint, and the tests that need neither a browser nor the run of a notebook.
 check: lint
-	OMP_NUM_THREADS=1 DGML_FUZZ=200 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" tests
+	DGML_FUZZ=200 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" tests
 
 # Run every chapter and keep its outputs in the notebook: after a change of code or of checkpoints.
-notebooks: .venv/ready
+notebooks: .venv/ready-dev
 	$(BIN)/python tools/journey.py
 	$(BIN)/python tools/here.py
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
@@ -43,11 +54,11 @@ bench: .venv/ready
 	$(BIN)/python tools/bench.py
 
 # Ten times as many corrupted files as make test decodes.
-fuzz: .venv/ready
+fuzz: .venv/ready-dev
 	DGML_FUZZ=20000 $(BIN)/pytest -q tests/test_damage.py -k a_damaged_file
 
 # Every chapter on every odd picture, where make test takes one for each.
-odd: .venv/ready
+odd: .venv/ready-dev
 	DGML_ODD=all $(BIN)/pytest -q -n 2 tests/test_any_picture.py
 
 # Follow every link that leads out of the book; needs the network.
@@ -58,8 +69,20 @@ linkcheck: .venv/ready
 reproduce: .venv/ready
 	$(BIN)/python -m dgml reproduce
 
-clean:
-	rm -rf _build .pytest_cache .ruff_cache
+# Renew constraints.txt: of each package the newest version in the ranges, for Python 3.10 to 3.13.
+lock: .venv/ready-dev
+	$(BIN)/uv pip compile -q --universal --python-version 3.10 --no-python-downloads --no-header --no-annotate requirements-dev.txt > constraints.part
+	@(sed -n '/^#/p' constraints.txt; sed -E "$(IMPLIED)" constraints.part) > constraints.new
+	@mv constraints.new constraints.txt && rm constraints.part
+# Conditions that pyproject.toml makes uv repeat on every line.
+IMPLIED := s/(python_full_version < '3.14'|sys_platform != 'emscripten') and //g; \
+	s/ (and|;) (python_full_version < '3.14'|sys_platform != 'emscripten')//g
 
-.venv/ready: requirements.txt requirements-reader.txt
+clean:
+	rm -rf _build .pytest_cache .ruff_cache .mypy_cache
+
+.venv/ready: requirements.txt requirements-reader.txt constraints.txt
 	@$(PYTHON) tools/install.py $(PIP_EXTRA)
+
+.venv/ready-dev: .venv/ready requirements-dev.txt
+	@$(PYTHON) tools/install.py --dev $(PIP_EXTRA)

@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -72,10 +71,6 @@ def build_site(folder: Path, said: Path) -> None:
     root = Path(__file__).parents[1]
     ignored = (".git", ".venv", "_build", "runs", "*.part", "__pycache__", ".pytest_cache", ".ruff_cache")
     shutil.copytree(root, folder, ignore=shutil.ignore_patterns(*ignored), dirs_exist_ok=True)
-    config = (folder / "_config.yml").read_text(encoding="utf-8")
-    off = re.sub(r"(?<=execute_notebooks: )\w+", '"off"', config)
-    assert off != config
-    (folder / "_config.yml").write_text(off, encoding="utf-8")
     command = [Path(sys.executable).with_name("jupyter-book"), "build", folder, "-W", "-n", "--keep-going"]
     built = subprocess.run(command, capture_output=True, text=True)
     part = said.with_suffix(".part")

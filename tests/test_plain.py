@@ -70,7 +70,6 @@ def build(folder: Path, cells: list) -> subprocess.CompletedProcess:
     lexer = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=lexer), folder / "notebooks/one.ipynb")
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    config["execute"]["execute_notebooks"] = "off"
     config["sphinx"]["local_extensions"] = dict.fromkeys(("plain", "bibliography"), "book/_ext")
     for setting in ("html_static_path", "html_css_files", "html_js_files", "html_favicon"):
         config["sphinx"]["config"].pop(setting, None)

@@ -9,10 +9,12 @@ kernel that has a newer one loaded.  So it comes without its dependencies, which
 import re
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-READER = Path(__file__).resolve().parent.parent / "requirements-reader.txt"
+ROOT = Path(__file__).resolve().parent.parent
+READER, LOCK = ROOT / "requirements-reader.txt", ROOT / "constraints.txt"
 # What compressai imports beyond the reader's list.
 ITS_OWN = ["einops>=0.8", "torch-geometric>=2.3,<3", "torchvision"]
 
@@ -25,10 +27,26 @@ def requirements(text: str) -> tuple[list[str], list[str]]:
     return [named.pop("compressai")], list(named.values())
 
 
+def pins(text: str) -> list[str]:
+    """The lines of constraints.txt for what is not installed; what is stays wherever the ranges let it."""
+    return [line for line in text.splitlines() if line[:1].isalnum() and not installed(line.partition("==")[0])]
+
+
+def installed(name: str) -> str:
+    """The version of a package; empty where there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
 def main() -> None:
     alone, others = requirements(READER.read_text(encoding="utf-8"))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *others, *ITS_OWN, f"numpy=={version('numpy')}"], check=True)
+    with TemporaryDirectory() as folder:
+        lock = Path(folder, "constraints.txt")
+        lock.write_text("\n".join(pins(LOCK.read_text(encoding="utf-8"))), encoding="utf-8")
+        subprocess.run([*pip, "-c", str(lock), *others, *ITS_OWN, f"numpy=={version('numpy')}"], check=True)
     subprocess.run([*pip, "--no-deps", *alone], check=True)
 
 

@@ -1,9 +1,11 @@
 """Make .venv with all that the book needs: what ``make`` does first, and what Windows does without make.
 
-    python tools/install.py [MORE ARGUMENTS FOR PIP]
+    python tools/install.py [--dev] [MORE ARGUMENTS FOR PIP]
 
-An environment that is there stays until the new one is whole.  On Linux torch comes without CUDA, from PyTorch's own
-index if that can be reached; otherwise, and wherever that goes wrong, everything comes from PyPI.
+An environment that is there stays until the new one is whole; --dev adds to it what the tests need.  Of each package
+comes the version in constraints.txt, or in the file that the variable LOCK names; with LOCK= the newest that the
+requirements allow.  On Linux torch comes without CUDA, from PyTorch's own index if that can be reached; otherwise, and
+wherever that goes wrong, everything comes from PyPI.
 """
 
 import os
@@ -28,6 +30,8 @@ def main():
     if not (3, 10) <= here <= (3, 13):
         found = ".".join(map(str, here))
         sys.exit(f"Python 3.10 to 3.13 is needed, {sys.executable} is {found}; try make PYTHON=python3.12")
+    if sys.argv[1:2] == ["--dev"]:
+        return add_tests_packages(sys.argv[2:])
     if (VENV / "ready").exists():
         remove(OLD)
     if OLD.exists():  # an installation was killed: its environment is half, the one before it is whole
@@ -47,15 +51,30 @@ def main():
 
 
 def install(arguments):
-    print("1 of 4: make .venv", flush=True)
+    print("1 of 4: make .venv, a few seconds", flush=True)
     try:
         venv.create(VENV, with_pip=True, symlinks=os.name != "nt")
     except subprocess.CalledProcessError:
         sys.exit(f"{sys.executable} can't make an environment; on Debian and Ubuntu: apt install python3-venv")
-    print("2 of 4: pip itself", flush=True)
+    print("2 of 4: pip itself, a few seconds", flush=True)
     pip("install", "--upgrade", "pip")
-    print("3 of 4: the packages of requirements.txt, which take some minutes", flush=True)
-    requirements = [*arguments, "-r", str(ROOT / "requirements.txt")]
+    print("3 of 4: the packages of requirements.txt, in all 2 to 10 minutes, most of them for torch", flush=True)
+    install_list("requirements.txt", arguments)
+    print("4 of 4: look whether they fit together", flush=True)
+    pip("check")
+    (VENV / "ready").touch()
+
+
+def add_tests_packages(arguments):
+    print("What the tests need beyond the book, half a minute to 2 minutes", flush=True)
+    install_list("requirements-dev.txt", arguments)
+    (VENV / "ready-dev").touch()
+
+
+def install_list(name, arguments):
+    """The packages of a list, in the versions of the lock."""
+    lock = os.environ.get("LOCK", "constraints.txt")
+    requirements = [*arguments, "-r", str(ROOT / name), *(["-c", str(ROOT / lock)] if lock else [])]
     cpu = ["--extra-index-url", CPU_INDEX] if wants_cpu_index(arguments) else []
     try:
         pip("install", *cpu, *requirements)
@@ -64,9 +83,6 @@ def install(arguments):
             raise
         print("That went wrong with the index of torch without CUDA: once more from PyPI alone", flush=True)
         pip("install", *requirements)
-    print("4 of 4: look whether they fit together", flush=True)
-    pip("check")
-    (VENV / "ready").touch()
 
 
 def wants_cpu_index(arguments):
@@ -78,7 +94,7 @@ def wants_cpu_index(arguments):
         urllib.request.urlopen(CPU_INDEX + "/torch/", timeout=SECONDS).close()
         return True
     except (OSError, ValueError):
-        print("The index of torch without CUDA does not answer: torch comes from PyPI, with CUDA, which is larger")
+        print("The index of torch without CUDA does not answer: torch comes from PyPI, with CUDA: 3 GB more")
         return False
 
 
