@@ -147,6 +147,20 @@ def fill(page, theme: str) -> str:
     )
 
 
+def test_the_ends_of_a_colour_bar_belong_to_its_map(pixels):
+    with plt.rc_context(SETTINGS):
+        figure, axis = plt.subplots(figsize=(4, 3))
+        figure.colorbar(axis.imshow(pixels[..., 0], cmap="gray"), extend="both")
+        file = io.StringIO()
+        figure.savefig(file, format="svg")
+        plt.close(figure)
+    root = ElementTree.fromstring(file.getvalue())
+    boxes = [drawings.box(picture) for picture in root.iter(f"{drawings.SVG}image")]
+    drawings.recolour(root, boxes, set())
+    ends = [path for path in root.iter(f"{drawings.SVG}path") if len(re.findall("[ML]", path.get("d"))) == 3]
+    assert len(ends) == 2 and not any("var(" in end.get("style", "") for end in ends)
+
+
 @pytest.mark.parametrize("interpolation", ["none", "nearest"])
 def test_where_a_picture_lies(pixels, interpolation):
     with plt.rc_context(SETTINGS):

@@ -220,7 +220,10 @@ def recolour(root: ET.Element, boxes: list[tuple], colours: set[str]) -> None:
 
 
 def on_a_picture(element: ET.Element, boxes: list[tuple]) -> bool:
-    """Whether a word begins, or the middle between the ends of a mark lies, inside of a picture."""
+    """Whether a word begins, or the middle between the ends of a mark lies, inside of a picture.
+
+    A triangle may also stand on its edge: matplotlib's end of a colour bar.
+    """
     d = re.findall(r"(-?[\d.]+)[ ,]+(-?[\d.]+)", element.get("d", ""))
     moved = re.search(r"translate\((-?[\d.]+)[ ,]+(-?[\d.]+)", element.get("transform", ""))
     if d:
@@ -233,8 +236,10 @@ def on_a_picture(element: ET.Element, boxes: list[tuple]) -> bool:
         return any(on_a_picture(child, boxes) for child in element.iter(f"{SVG}text"))
     else:
         return False
+    edge = -1 if len(d) == 3 else 1
     return any(
-        left + 1 < float(x) < right - 1 and top + 1 < float(y) < bottom - 1 for left, top, right, bottom in boxes
+        left + edge < float(x) < right - edge and top + edge < float(y) < bottom - edge
+        for left, top, right, bottom in boxes
     )
 
 
