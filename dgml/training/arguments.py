@@ -18,6 +18,7 @@ precision, which is what checkpoints/ ships.
 PATCH, BATCH = 256, 2  # a side of z is a 64th: in patches of 128 pixels no position of z has all its neighbours
 LARGEST_PATCH = 256
 LOG_EVERY = 50  # steps
+CODECS_OWN = ("init", "warm_start", "reinitialize", "lr_scale", "decay", "anneal", "widths", "batch", "patch", "attention")  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     length.add_argument("--steps", type=count, help="length of the run in steps")
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--init", help="checkpoint to start from, of a neighbouring quality")
-    start.add_argument("--plant", help="checkpoint of a narrower y, whose pictures are the start")
-    add("--wake", action="store_true", help="begin anew with those channels of y and z that --init leaves idle")
+    start.add_argument("--init", metavar="CHECKPOINT", help="checkpoint to start from, of a neighbouring quality")
+    start.add_argument(
+        "--warm-start", metavar="CHECKPOINT", help="checkpoint with a narrower y, whose g_a and g_s are the start"
+    )
+    add(
+        "--reinitialize", action="store_true", help="give the channels of y and z that are dead in --init a fresh start"
+    )
     add("--lr-scale", type=positive, default=1.0, help="share of the full learning rates; less for a good start")
     add("--decay", type=float, default=0.5, help="share of the run in which the rates fall to zero; 0 keeps them")
     add("--anneal", type=count, help="steps in which λ comes down from 16 times its value")
@@ -48,20 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head", choices=PRIORS, help="no codec, but a prior variant of chapter 10 for y of the bundled one"
     )
     add("--seed", type=natural, default=0)
-    add("--precision", default="no", choices=("no", "bf16"), help="mixed precision")
+    add("--precision", default="auto", choices=("auto", "bf16", "no"),
+        help="bf16 for mixed precision, no for float32; by default what a step is faster in here")  # fmt: skip
 
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """What argparse can't say of how the arguments go together; it ends with exit status 2."""
     if (args.mixture or args.head) and (not args.steps or args.steps < LOG_EVERY):
         parser.error(f"{'--mixture' if args.mixture else '--head'} goes with --steps, at least {LOG_EVERY}")
-    codecs_own = ["init", "plant", "wake", "lr_scale", "decay", "anneal", "widths", "batch", "patch", "attention"]
-    codecs_own += ["precision"] if args.head else []
+    codecs_own = [*CODECS_OWN, "precision"] if args.head else CODECS_OWN
     given = [name for name in codecs_own if getattr(args, name) != parser.get_default(name)]
     if (args.mixture or args.head) and given:
-        parser.error(f"--{given[0]} is for a codec, and a head is trained on the bundled one")
-    if args.wake and (args.attention or not args.init):
-        parser.error("--wake goes with --init, and not with --attention")
+        parser.error(f"--{given[0].replace('_', '-')} is for a codec, and a head is trained on the bundled one")
+    if args.reinitialize and (args.attention or not args.init):
+        parser.error("--reinitialize goes with --init, and not with --attention")
     if args.patch % 64 or args.patch > LARGEST_PATCH:
         parser.error(f"--patch is a multiple of 64 up to {LARGEST_PATCH}, not {args.patch}")
     if args.lr_scale > 10:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dgml.files import atomic_write
-from dgml.picture_sets import load_images, rgb_pictures
+from dgml.picture_sets import in_words, load_images, rgb_pictures
 from dgml.training.arguments import BATCH, PATCH
 
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
@@ -49,21 +49,19 @@ class Patches:
 
 
 def read_photographs(source: str, smallest: int = HELD_OUT_SIZE) -> list[tuple[str, np.ndarray]]:
-    """Names and pixels (H, W, 3) of a folder or a data set, without those with a side under ``smallest``, which are
-    named.
+    """Names and pixels (H, W, 3) of a folder or a data set, without those with a side under ``smallest``.
 
     Raises ValueError where fewer than two are left: one is held out.
     """
     photographs = [(name, np.asarray(picture)) for name, picture in rgb_pictures(load_images(source, math.inf))]
+    large = [(name, photograph) for name, photograph in photographs if min(photograph.shape[:2]) >= smallest]
     small = [name for name, photograph in photographs if min(photograph.shape[:2]) < smallest]
+    reason = f"smaller than {smallest} pixels"
     if small:
-        print(f"left out, for want of {smallest} pixels a side: {', '.join(small)}")
-    photographs = [(name, photograph) for name, photograph in photographs if name not in set(small)]
-    if len(photographs) < 2:
-        raise ValueError(
-            f"{source} holds {len(photographs)} photographs that are large enough: at least two are needed"
-        )
-    return photographs
+        print(f"left out: {in_words({reason: small})}")
+    if len(large) < 2:
+        raise ValueError(f"{source} holds {len(large)} photographs that are not {reason}: at least two are needed")
+    return large
 
 
 def central_square(photograph: np.ndarray, size: int = HELD_OUT_SIZE) -> torch.Tensor:

@@ -26,6 +26,7 @@ from dgml.training.data import (
     write_list,
 )
 from dgml.training.log import log_line
+from dgml.training.precision import autocast, faster_precision
 
 HEAD_SIZE, HEAD_BATCH = 512, 4096  # a head's training: the central square of each photograph, positions of y in a step
 PRIOR_BATCH, PRIOR_LR = 8, 2e-3  # maps of y in a step, learning rate of Adam
@@ -38,8 +39,8 @@ def train_mixture(args: argparse.Namespace) -> None:
 
     The loss is the bits of the symbols as they are, without noise: nothing before them has to learn.
     """
-    run, codec, squares, facts = start_head(args)
-    seen = [latents(codec, x) for x in tqdm(squares, unit="photograph")]
+    run, codec, crops, metadata = start_head(args)
+    seen = [latents(codec, x) for x in tqdm(crops, unit="photograph")]
     held_out = seen[::HELD_OUT_EVERY]
     # Every position of every photograph is one example: channels first, positions along the height, as 1x1 layers see
     # no neighbours.
@@ -55,10 +56,14 @@ def train_mixture(args: argparse.Namespace) -> None:
     def bits_per_position(batch: tuple[Tensor, Tensor]) -> Tensor:
         return -likelihoods(head, *batch).log2().sum() / batch[1][:, 0].numel()
 
+    first = features[:, :, :HEAD_BATCH], y_hat[:, :, :HEAD_BATCH]
+    precision = args.precision
+    if precision == "auto":
+        precision = faster_precision(lambda: bits_per_position(first), y_hat.device)
     row = []
     for step in tqdm(range(1, args.steps + 1), unit="step"):
         chosen = torch.randint(y_hat.shape[2], (HEAD_BATCH,))
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
+        with autocast(y_hat.device, precision):
             loss = bits_per_position((features[:, :, chosen], y_hat[:, :, chosen]))
         optimizer.zero_grad()
         loss.backward()
@@ -71,22 +76,23 @@ def train_mixture(args: argparse.Namespace) -> None:
             log_line(run / "log.csv", {"step": step, "bits": float(np.mean(row)), "held_out_bits": float(measured)})
             row = []
     tensors = {name: p.detach().half().contiguous() for name, p in head.named_parameters()}
-    facts |= {"components": args.mixture, "held_out_bits": round(float(measured), 3)}
-    save_tensors(tensors, run / "head.safetensors", facts)
+    metadata |= {"components": args.mixture, "held_out_bits": round(float(measured), 3)}
+    save_tensors(tensors, run / "head.safetensors", metadata)
 
 
 def train_prior(args: argparse.Namespace) -> None:
-    """Make the rung ``args.head`` of chapter 10 for the frozen bundled codec: ``head.safetensors`` and ``log.csv``."""
-    run, codec, squares, facts = start_head(args)
+    """Fit the prior variant ``args.head`` of chapter 10 to the frozen bundled codec, and leave ``head.safetensors`` and
+    ``log.csv`` in the run folder."""
+    run, codec, crops, metadata = start_head(args)
     with torch.no_grad():
-        y_hats = [codec.g_a(x).round() for x in squares]
+        y_hats = [codec.g_a(x).round() for x in crops]
     seen = [y_hat for i, y_hat in enumerate(y_hats) if i % HELD_OUT_EVERY]
     tensors = fit(args.head, seen, y_hats[::HELD_OUT_EVERY], args.steps, args.seed, partial(log_line, run / "log.csv"))
-    save_tensors(tensors, run / "head.safetensors", facts | {"head": args.head})
+    save_tensors(tensors, run / "head.safetensors", metadata | {"head": args.head})
 
 
 def start_head(args: argparse.Namespace) -> tuple[Path, Cheng2020Anchor, list[Tensor], dict[str, object]]:
-    """The run folder, the frozen bundled codec, the padded squares of all photographs, and a head's facts."""
+    """The run folder, the frozen bundled codec, the padded center crops of all photographs, and a head's metadata."""
     run = Path(args.run)
     if (run / "state.pt").exists() or (run / "head.safetensors").exists():
         raise ValueError(f"{run} holds another run: choose another folder with --run")
@@ -94,9 +100,9 @@ def start_head(args: argparse.Namespace) -> tuple[Path, Cheng2020Anchor, list[Te
     hashes = hashes_of(photographs)
     write_list(run / "photographs.csv", photographs, hashes)
     (run / "log.csv").unlink(missing_ok=True)
-    squares = [pad(central_square(p, HEAD_SIZE)) for _, p in photographs]
-    facts = {"quality": args.quality, "step": args.steps, "seed": args.seed, "photographs": list_digest(hashes)}
-    return run, load_codec(args.quality, "bundled"), squares, facts
+    crops = [pad(central_square(p, HEAD_SIZE)) for _, p in photographs]
+    metadata = {"quality": args.quality, "step": args.steps, "seed": args.seed, "photographs": list_digest(hashes)}
+    return run, load_codec(args.quality, "bundled"), crops, metadata
 
 
 # ---------------------------------------------------------------- the prior variants of chapter 10
@@ -127,7 +133,7 @@ def costs(head: Hyperprior, y_hat: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit(name: str, seen: list[Tensor], held_out: list[Tensor], steps: int, seed: int, log) -> dict[str, Tensor]:
-    """The tensors of the rung ``name`` from maps y_hat (1, M, 32, 32); ``log`` takes a row every 50 steps."""
+    """The tensors of the prior variant ``name`` from maps y_hat (1, M, 32, 32); ``log`` takes a row every 50 steps."""
     if name == "histograms":
         return {"bits": bits_of_counts(seen).half()}
     torch.manual_seed(seed)
@@ -139,7 +145,7 @@ def fit(name: str, seen: list[Tensor], held_out: list[Tensor], steps: int, seed:
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for step in range(1, steps + 1):
         y_bits, z_bits = costs(head, maps[torch.randint(len(maps), (PRIOR_BATCH,))])
-        # The bits of z are free at first, or z falls silent before h_s has learnt to read it.
+        # Were the bits of z not free at first, z would collapse before h_s has learnt to read it.
         loss = y_bits + min(1.0, step / (0.3 * steps)) * z_bits
         optimizer.zero_grad()
         loss.backward()

@@ -48,14 +48,14 @@ def rate_factor(step: int, steps: int, decay: float = 0.5) -> float:
 
 def lambda_factor(step: int, steps: int | None) -> float:
     """Multiplier of λ, which falls from ANNEAL to 1 in ``steps`` steps: where bits count less, new channels of y find
-    their use before the rate silences them."""
+    their use before the rate kills them."""
     return ANNEAL ** max(0.0, 1 - step / steps) if steps else 1.0
 
 
 def z_weight(step: int) -> float:
     """How much the bits of z count.
 
-    When they count from the start, z may fall silent before h_s has learnt to use it (posterior collapse; Bowman et
-    al., CoNLL 2016, let its price rise slowly).  Here that alone did not keep z alive: results/silent_z.json.
+    When they count from the start, z may collapse to its prior before h_s has learnt to use it (posterior collapse;
+    Bowman et al., CoNLL 2016, raise its price slowly).  Here that alone did not prevent it: results/silent_z.json.
     """
     return min(1.0, max(0.0, (step - Z_FREE) / (Z_FULL - Z_FREE)))

@@ -1,4 +1,4 @@
-"""How a codec begins its training: fresh, around the transforms of a narrower one, or with its idle channels awake."""
+"""How a codec starts its training: fresh, around the transforms of a narrower one, or with its dead channels fresh."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -8,9 +8,8 @@ from compressai.entropy_models import EntropyBottleneck
 from compressai.layers import AttentionBlock
 
 from dgml.checkpoints import read_checkpoint, widths
+from dgml.metrics import dead_channels
 from dgml.model import Cheng2020Anchor, z_medians
-
-ASLEEP = 0.1  # a channel of y or z is idle if its symbols differ more rarely than this from their commonest
 
 
 def scale_latents(codec: Cheng2020Anchor, x: torch.Tensor) -> None:
@@ -39,8 +38,8 @@ def scale_y(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 5.0) -> None
 
 @torch.no_grad()
 def scale_hyperprior(codec: Cheng2020Anchor, x: torch.Tensor, z_std: float = 2.0) -> None:
-    """Rescale fresh layers around y of the batch ``x``: z has a standard deviation of ``z_std``, h_s hands it on, and
-    the scale predicted for a channel of y is its standard deviation."""
+    """Rescale fresh layers around y of the batch ``x``: z has a standard deviation of ``z_std``, h_s passes it on,
+    and the scale predicted for a channel of y is its standard deviation."""
     y = codec.g_a(x)
     for reader in (codec.h_a[0], codec.context_prediction):
         reader.weight /= y.std()
@@ -48,7 +47,7 @@ def scale_hyperprior(codec: Cheng2020Anchor, x: torch.Tensor, z_std: float = 2.0
     codec.h_a[-1].weight *= factor
     codec.h_a[-1].bias *= factor
     codec.h_s[0].weight /= factor
-    # Five fresh layers would hand on a fortieth of what z says: z would fall silent before they have grown.
+    # Five fresh layers would pass on a fortieth of what z says: it would collapse before they have grown.
     spread = codec.h_s(codec.h_a(y)).std()
     codec.h_s[-1].weight /= spread
     codec.h_s[-1].bias /= spread
@@ -69,8 +68,8 @@ def widen(block: AttentionBlock, factor: float) -> None:
 
 
 @torch.no_grad()
-def plant(codec: Cheng2020Anchor, path: Path, x: torch.Tensor, y_std: float = 2.0) -> None:
-    """Begin with the pictures of a codec of narrower y: put g_a and g_s of its checkpoint into this one's.
+def warm_start(codec: Cheng2020Anchor, path: Path, x: torch.Tensor, y_std: float = 2.0) -> None:
+    """Start from the pictures of a codec with a narrower y: put g_a and g_s of its checkpoint into this one's.
 
     The new channels of y carry fresh features of ``x`` with a standard deviation of ``y_std``, so that rounding leaves
     them a signal.  Nothing reads them yet: those weights are zero, but their gradients are not.
@@ -91,57 +90,59 @@ def plant(codec: Cheng2020Anchor, path: Path, x: torch.Tensor, y_std: float = 2.
 
 
 @torch.no_grad()
-def wake_y(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 2.0) -> int:
-    """Give the channels of y that are all but constant on ``x`` a fresh start, and return how many they are.
+def reinitialize_y(codec: Cheng2020Anchor, x: torch.Tensor, y_std: float = 2.0) -> int:
+    """Give the channels of y that are dead on ``x`` a fresh start, and return how many they are.
 
-    Rate pressure has silenced them.  Each gets fresh features with a standard deviation of ``y_std``, which the entropy
-    model expects.  As in :func:`plant` nothing reads them yet.
+    Each gets fresh features with a standard deviation of ``y_std``, which the entropy model expects.  As in
+    :func:`warm_start` nothing reads them yet.
     """
-    idle = asleep(codec.g_a(x))
-    if not idle.any():
+    dead = dead_on(codec, x, "y")
+    if not dead.any():
         return 0
-    begin_anew(codec.g_a, x, idle, y_std)
+    reinitialize(codec.g_a, x, dead, y_std)
     second = codec.g_s[1]
-    # The second block too: the first adds to y, and hands it on.
+    # The second block too: the first adds to y, and passes it on.
     readers = (codec.g_s[0].conv1, second.subpel_conv[0], second.upsample[0], codec.h_a[0], codec.context_prediction)
     for reader in readers:
-        reader.weight[:, idle] = 0
+        reader.weight[:, dead] = 0
     predicted = codec.entropy_parameters[-1]
     for weight, bias, value in zip(predicted.weight.chunk(2), predicted.bias.chunk(2), (y_std, 0.0)):  # scales, means
-        weight[idle], bias[idle] = 0, value
-    return int(idle.sum())
+        weight[dead], bias[dead] = 0, value
+    return int(dead.sum())
 
 
 @torch.no_grad()
-def wake_z(codec: Cheng2020Anchor, x: torch.Tensor, z_std: float = 1.0) -> int:
-    """As :func:`wake_y`, for the channels of z: h_s does not read the fresh ones yet, and their densities are fresh."""
+def reinitialize_z(codec: Cheng2020Anchor, x: torch.Tensor, z_std: float = 1.0) -> int:
+    """As :func:`reinitialize_y`, for z: h_s does not read the fresh channels yet, and their densities are fresh."""
     bottleneck, reader = codec.entropy_bottleneck, codec.h_s[0]
     medians = z_medians(codec)
-    idle = asleep(codec.h_a(codec.g_a(x)) - medians)
-    if not idle.any():
+    dead = dead_on(codec, x, "z")
+    if not dead.any():
         return 0
-    reader.bias += (reader.weight.sum((2, 3)) * medians.flatten())[:, idle].sum(1)
-    reader.weight[:, idle] = 0
-    begin_anew(codec.h_a, codec.g_a(x), idle, z_std)
-    density = EntropyBottleneck(len(idle), init_scale=2 * z_std)
+    reader.bias += (reader.weight.sum((2, 3)) * medians.flatten())[:, dead].sum(1)
+    reader.weight[:, dead] = 0
+    reinitialize(codec.h_a, codec.g_a(x), dead, z_std)
+    density = EntropyBottleneck(len(dead), init_scale=2 * z_std)
     for own, new in zip(bottleneck.parameters(), density.parameters()):
-        own[idle] = new[idle]
-    return int(idle.sum())
+        own[dead] = new[dead]
+    return int(dead.sum())
 
 
-def begin_anew(transform: torch.nn.Sequential, x: torch.Tensor, idle: torch.Tensor, std: float) -> None:
-    """Make the channels ``idle`` of g_a or h_a fresh features of ``x``, with a mean of 0 and a deviation of ``std``."""
+def reinitialize(transform: torch.nn.Sequential, x: torch.Tensor, dead: torch.Tensor, std: float) -> None:
+    """Make the channels ``dead`` of g_a or h_a fresh features of ``x``, with a mean of 0 and a deviation of ``std``."""
     last = transform[-1]
     fresh = deepcopy(last)
     fresh.reset_parameters()
-    last.weight[idle], last.bias[idle] = fresh.weight[idle], 0.0
-    features = transform(x)[:, idle]
+    last.weight[dead], last.bias[dead] = fresh.weight[dead], 0.0
+    features = transform(x)[:, dead]
     factor = std / features.std((0, 2, 3))
-    last.weight[idle] *= factor.reshape(-1, 1, 1, 1)
-    last.bias[idle] = -factor * features.mean((0, 2, 3))
+    last.weight[dead] *= factor.reshape(-1, 1, 1, 1)
+    last.bias[dead] = -factor * features.mean((0, 2, 3))
 
 
-def asleep(latents: torch.Tensor) -> torch.Tensor:
-    """Which channels of ``latents`` (B, C, H, W) are all but constant once rounded: a mask (C,)."""
-    symbols = latents.round().transpose(0, 1).flatten(1)
-    return (symbols != symbols.mode(dim=1, keepdim=True).values).float().mean(1) < ASLEEP
+def dead_on(codec: Cheng2020Anchor, x: torch.Tensor, latent: str) -> torch.Tensor:
+    """Which channels of "y" or "z" are dead on the pictures ``x`` (B, 3, H, W): a mask (C,)."""
+    mode = codec.training
+    likelihoods = codec.eval()(x)["likelihoods"]  # of rounded symbols, where training would add noise
+    codec.train(mode)
+    return dead_channels(likelihoods[latent])

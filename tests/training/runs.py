@@ -8,12 +8,12 @@ import pytest
 from safetensors import safe_open
 
 from dgml import cli
-from dgml.training import heads, loop
+from dgml.training import heads, loop, optimizers
 
 
 def args_for(folder: Path, run: Path, **changed) -> argparse.Namespace:
     """What the command line gives for a run of four steps, with ``changed`` fields."""
-    line = ["train", "--quality", "1", "--images", folder, "--run", run, "--steps", "4", "--batch", "2"]
+    line = ["train", "--quality", "1", "--images", folder, "--run", run, "--steps", "4", "--precision", "no"]
     return argparse.Namespace(**vars(cli.parse([str(part) for part in line])) | changed)
 
 
@@ -30,3 +30,12 @@ def listed(path: Path) -> list[str]:
 def named_list(checkpoint: Path) -> str:
     with safe_open(checkpoint, "pt") as file:
         return file.metadata()["photographs"]
+
+
+def stopped_at(step: int, args: argparse.Namespace, monkeypatch) -> None:
+    """Train until a step that fails."""
+    real = optimizers.rate_factor
+    with monkeypatch.context() as patch:
+        patch.setattr(optimizers, "rate_factor", lambda now, *rest: 1 / 0 if now == step else real(now, *rest))
+        with pytest.raises(ZeroDivisionError):
+            loop.train(args)

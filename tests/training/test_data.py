@@ -11,10 +11,12 @@ from dgml.training import arguments, data
 def test_photographs_smaller_than_needed_are_left_out_and_named(photographs, capsys):
     Image.new("RGB", (100, 300)).save(photographs / "tiny.png")
     assert len(data.read_photographs(str(photographs))) == 3
-    assert capsys.readouterr().out == "left out, for want of 256 pixels a side: tiny\n"
+    assert capsys.readouterr().out == "left out: tiny (smaller than 256 pixels)\n"
     for i in range(2):
         (photographs / f"{i}.png").unlink()
-    with pytest.raises(ValueError, match="holds 1 photographs that are large enough"):
+    with pytest.raises(
+        ValueError, match="holds 1 photographs that are not smaller than 256 pixels: at least two are needed"
+    ):
         data.read_photographs(str(photographs))
 
 

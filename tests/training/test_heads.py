@@ -17,12 +17,12 @@ def test_a_head_stays_what_it_is(photographs, tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["head.safetensors"]
 
 
-def test_a_rung_leaves_out_what_is_smaller_than_its_maps(tmp_path, small, capsys):
+def test_a_prior_variant_leaves_out_what_is_smaller_than_its_maps(tmp_path, small, capsys):
     random = np.random.default_rng(0)
     for i, side in enumerate((512, 520, 600, 400)):
         Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
     heads.train_prior(args_for(tmp_path, tmp_path / "run", head="scales", steps=2))
-    assert "left out, for want of 512 pixels a side: 3" in capsys.readouterr().out
+    assert "left out: 3 (smaller than 512 pixels)" in capsys.readouterr().out
     assert (tmp_path / "run/head.safetensors").exists()
 
 

@@ -11,7 +11,7 @@ from dgml.training import data, loop, loss, optimizers
 
 def test_masked_taps_get_no_gradient_and_stay_zero():
     args = argparse.Namespace(
-        seed=0, widths=(16, 16), quality=3, attention=False, init=None, plant=None, wake=False, batch=1
+        seed=0, widths=(16, 16), quality=3, attention=False, init=None, warm_start=None, reinitialize=False, batch=1
     )
     codec = loop.new_codec(args, data.Patches([np.full((64, 64, 3), 90, np.uint8)], 0, 64))
     soap, *_ = optimizers.make_optimizers(codec)
