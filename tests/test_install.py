@@ -14,6 +14,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(install, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(install, "OLD", tmp_path / ".venv.old")
     monkeypatch.setattr(install.sys, "argv", ["install.py"])
+    monkeypatch.delenv("LOCK", raising=False)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "yesterday").touch()
     return tmp_path
@@ -34,6 +35,42 @@ def test_a_new_environment_replaces_the_old_one(place, calls, monkeypatch):
     assert [path.name for path in place.iterdir()] == [".venv"]
     assert [path.name for path in (place / ".venv").iterdir()] == ["ready"]
     assert [call[0] for call in calls] == ["install", "install", "check"]
+    assert calls[1] == ("install", "-r", named("requirements.txt"), "-c", named("constraints.txt"))
+
+
+def named(file: str) -> str:
+    return str(install.ROOT / file)
+
+
+@pytest.mark.parametrize(("lock", "told"), [("", []), ("lowest.txt", ["-c", named("lowest.txt")])])
+def test_another_lock_or_none(place, calls, monkeypatch, lock, told):
+    monkeypatch.setattr(install, "wants_cpu_index", lambda arguments: False)
+    monkeypatch.setenv("LOCK", lock)
+    install.main()
+    assert list(calls[1]) == ["install", "-r", named("requirements.txt"), *told]
+
+
+def test_the_tests_packages_come_on_top(place, calls, monkeypatch):
+    monkeypatch.setattr(install, "wants_cpu_index", lambda arguments: False)
+    monkeypatch.setattr(install.sys, "argv", ["install.py", "--dev", "--no-cache-dir"])
+    install.main()
+    assert {path.name for path in (place / ".venv").iterdir()} == {"yesterday", "ready-dev"}
+    assert calls == [
+        ("install", "--no-cache-dir", "-r", named("requirements-dev.txt"), "-c", named("constraints.txt")),
+        ("check",),
+    ]
+
+
+def test_tests_packages_that_fail_leave_no_stamp(place, monkeypatch):
+    def fail(*arguments):
+        raise subprocess.CalledProcessError(1, "pip")
+
+    monkeypatch.setattr(install, "pip", fail)
+    monkeypatch.setattr(install, "wants_cpu_index", lambda arguments: False)
+    monkeypatch.setattr(install.sys, "argv", ["install.py", "--dev"])
+    with pytest.raises(subprocess.CalledProcessError):
+        install.main()
+    assert [path.name for path in place.rglob("*")] == [".venv", "yesterday"]
 
 
 @pytest.mark.parametrize("error", [subprocess.CalledProcessError(1, "pip"), KeyboardInterrupt])

@@ -68,6 +68,7 @@ def install(arguments):
 def add_tests_packages(arguments):
     print("What the tests need beyond the book, half a minute to 2 minutes", flush=True)
     install_list("requirements-dev.txt", arguments)
+    pip("check")
     (VENV / "ready-dev").touch()
 
 

@@ -1,16 +1,18 @@
 """Write what the page codec.md loads, from ``checkpoints/``: the kernel, a script of weights and tables for each
 quality, a photograph.
 
-A Sphinx extension; it writes into the built site alone, ``_static/codec/``, so nothing is kept twice.
+A Sphinx extension; it writes into the built site, ``_static/codec/``.
 """
 
 import base64
 import gzip
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
+import kept
 import numpy as np
 import torch
 
@@ -23,6 +25,7 @@ from dgml.settings import QUALITIES, ROOT
 from helpers import default_index
 
 SOURCE = ROOT / "book" / "_static" / "codec"
+INPUTS = ("dgml/**/*.py", "checkpoints/*.safetensors", "book/_ext/codec_page.py", "book/_static/codec/kernel.wat")
 # What the words in capitals of kernel.wat stand for.
 WORDS = {
     "f32": {
@@ -49,7 +52,9 @@ def setup(app) -> dict:
 
 def write_site(app, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
-        write(Path(app.outdir) / "_static" / "codec", checkpoint_path)
+        source = kept.files(*INPUTS) + f"{torch.__version__}{sample_script()}".encode()
+        made = kept.kept(source, lambda folder: write(folder, checkpoint_path))
+        shutil.copytree(made, Path(app.outdir) / "_static" / "codec", dirs_exist_ok=True)
 
 
 def write(folder: Path, path_of, qualities=QUALITIES) -> None:

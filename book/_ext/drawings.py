@@ -16,6 +16,7 @@ from functools import cache, partial
 from html import escape
 from pathlib import Path
 
+import kept
 import numpy as np
 from bs4 import BeautifulSoup
 from matplotlib import font_manager
@@ -172,7 +173,7 @@ def to_file(picture: ET.Element, images: Path, to_images: str) -> None:
     raster = raster.convert("RGB") if raster.mode == "RGBA" and raster.getextrema()[3] == (255, 255) else raster
     target = images / f"{hashlib.sha256(raster.tobytes() + repr(raster.size).encode()).hexdigest()[:24]}.webp"
     if not target.exists():
-        raster.save(target, lossless=True, method=6)
+        kept.webp(raster, target, lossless=True)
     left, _, right, _ = box(picture)
     squares = (right - left) * LARGEST / raster.width >= SHARP_FROM
     picture.set("style", "image-rendering:pixelated" if squares else "")

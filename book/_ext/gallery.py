@@ -13,6 +13,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
+import kept
 import numpy as np
 from drawings import INK, PAPER, SVG, box
 from PIL import Image
@@ -29,7 +30,7 @@ def fill(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) 
 
     def with_picture(entry) -> str:
         link, page, name = entry.groups()
-        found = figures_of(Path(app.srcdir), Path(app.outdir).parent / "jupyter_execute", page)
+        found = figures_of(Path(app.srcdir) / f"{page}.ipynb")
         png, svg, alt = found.get(name, (None, None, ""))
         if png is None:
             return entry[0]
@@ -42,7 +43,7 @@ def fill(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) 
             shown.thumbnail(LARGEST, Image.Resampling.LANCZOS)
             target = Path(app.outdir) / "_images" / f"small-{name}{kind}.webp"
             target.parent.mkdir(exist_ok=True)
-            shown.save(target, quality=60, method=6)
+            kept.webp(shown, target, quality=60)
             shape = f'width="{shown.width // 2}" height="{shown.height // 2}" loading="lazy" decoding="async"'
             images += f'<img{when} src="../_images/{target.name}" alt="{escape(alt)}" {shape}>'
         return f'<li class="small-figure"><p>{link.replace(">", " tabindex=-1 aria-hidden=true>")}{images}</a>{link}'
@@ -68,11 +69,10 @@ def turned(picture: Image.Image, svg: str) -> Image.Image:
 
 
 @cache
-def figures_of(source: Path, executed: Path, page: str) -> dict[str, tuple[str, str | None, str]]:
+def figures_of(path: Path) -> dict[str, tuple[str, str | None, str]]:
     """PNG (in base64), SVG and alt text of each figure of a notebook, by name."""
-    path = next((p for p in (executed / f"{page}.ipynb", source / f"{page}.ipynb") if p.exists()), None)
     found = {}
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if path else []:
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []:
         about = cell["metadata"].get("mystnb", {})
         drawn = next((out["data"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})), None)
         if drawn and "figure" in about:

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import drawings
+import kept
 import nbformat
 import trim
 from bs4 import BeautifulSoup
@@ -30,7 +31,7 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
     for png in (site / "_images").glob("*.png"):
         with Image.open(png) as picture:
             # Without loss: what the book shows of a codec's faults must be the codec's.
-            picture.save(png.with_suffix(".webp"), lossless=True, method=6)
+            kept.webp(picture, png.with_suffix(".webp"), lossless=True)
     shown = ""
     for page in site.rglob("*.html"):
         text = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
@@ -63,6 +64,7 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, path)
+    kept.prune()
 
 
 def set_size(tag, path: Path) -> None:
@@ -84,10 +86,10 @@ def let_break(page: BeautifulSoup, name) -> None:
             name.extend([page.new_tag("wbr"), part] if i else [part])
 
 
-def prune(folder: Path, kept: tuple[str, ...]) -> None:
+def prune(folder: Path, needed: tuple[str, ...]) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not any(name == keep or name.startswith(keep + "/") for keep in kept):
+        if path.is_file() and not any(name == keep or name.startswith(keep + "/") for keep in needed):
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             shutil.rmtree(path)
