@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -41,6 +42,22 @@ def made_up(points: list[tuple[float, float]], names=("a", "b")) -> dict:
 
 CODEC = [(0.1, 28.0), (0.15, 29.5), (0.22, 31.0), (0.33, 32.6), (0.5, 34.3), (0.75, 36.0)]
 JPEG = [(0.2, 26.0), (0.3, 28.2), (0.45, 30.1), (0.8, 32.8), (1.4, 35.5)]
+
+
+@cache
+def attention_codec() -> model.Cheng2020Attention:
+    """A small codec with attention blocks, whose transforms reach farthest."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return model.Cheng2020Attention(16).eval()
+
+
+def rows_reached(layer: Callable, x: torch.Tensor, row: int) -> list[int]:
+    """The rows of layer(x) that depend on one row of x (1, C, H, W), found by NaN, which nothing hides."""
+    x = x.clone()
+    x[:, :, row] = float("nan")
+    with torch.no_grad():
+        return layer(x).isnan().any(3).any(1)[0].nonzero().flatten().tolist()
 
 
 @cache

@@ -83,15 +83,6 @@ def test_a_damaged_file_is_refused_or_decodes_to_the_same():
     assert slowest < 10
 
 
-def test_any_single_bit_is_noticed():
-    file = bitstream.encode(load(1), photograph(64, 64), 1)
-    for i in range(8 * len(file)):
-        broken = bytearray(file)
-        broken[i // 8] ^= 1 << i % 8
-        with pytest.raises(BitstreamError):
-            container.read(bytes(broken))
-
-
 def test_a_stream_of_the_largest_words_is_refused():
     file = bitstream.encode(load(1), photograph(64, 64), 1)
     with pytest.raises(BitstreamError, match="can't be decoded"):
@@ -104,23 +95,8 @@ def test_a_file_without_a_stream_is_refused():
         bitstream.decode(load(1), repaired(file[:HEADER_BYTES]))
 
 
-@pytest.mark.parametrize("height, width", [(0, 64), (64, 0), (65535, 65535), (2049, 65535), (65535, 2049)])
-def test_absurd_sizes_are_refused_at_once(height, width):
-    file = bytearray(bitstream.encode(load(1), photograph(64, 64), 1))
-    file[6:10] = struct.pack("<HH", height, width)
-    with pytest.raises(BitstreamError, match=f"{width}x{height} pixels"):
-        container.read(repaired(file))
-
-
 def test_another_size_of_the_same_latents_is_refused():
     file = bytearray(bitstream.encode(load(1), photograph(64, 64), 1))
     file[6:10] = struct.pack("<HH", 63, 64)
     with pytest.raises(BitstreamError):
         bitstream.decode(load(1), repaired(file))
-
-
-def test_another_version_is_refused():
-    file = bytearray(bitstream.encode(load(1), photograph(64, 64), 1))
-    file[4] = 2
-    with pytest.raises(BitstreamError, match="version 2"):
-        container.read(repaired(file))
