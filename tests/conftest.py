@@ -33,9 +33,16 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def browser():
-    """An installed Chromium or Chrome; without one the test is skipped, unless DGML_BROWSER=required."""
+    """An installed Chromium or Chrome; without one the test is skipped, unless DGML_BROWSER=required.
+
+    DGML_BROWSER=firefox takes the Firefox that Playwright installed.
+    """
     from playwright.sync_api import sync_playwright
 
+    if os.environ.get("DGML_BROWSER") == "firefox":
+        with sync_playwright() as playwright:
+            yield playwright.firefox.launch()
+        return
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
     if not found:
         assert os.environ.get("DGML_BROWSER") != "required", (
