@@ -14,7 +14,7 @@ from dgml.picture_sets import in_words, load_images, rgb_pictures
 from dgml.training.arguments import BATCH, PATCH
 
 HELD_OUT_EVERY = 16  # one photograph in sixteen is never trained on
-HELD_OUT_SIZE = 256  # held-out loss: the central square of each
+HELD_OUT_SIZE = 256  # held-out loss: the center crop of each
 
 
 class Patches:
@@ -64,11 +64,11 @@ def read_photographs(source: str, smallest: int = HELD_OUT_SIZE) -> list[tuple[s
     return large
 
 
-def central_square(photograph: np.ndarray, size: int = HELD_OUT_SIZE) -> torch.Tensor:
+def center_crop(photograph: np.ndarray, size: int = HELD_OUT_SIZE) -> torch.Tensor:
     """The middle ``size`` pixels a side, or what there is, as (1, 3, H, W) in [0, 1]."""
     top, left = (max(0, side // 2 - size // 2) for side in photograph.shape[:2])
-    square = photograph[top : top + size, left : left + size]
-    return torch.from_numpy(square.copy()).permute(2, 0, 1)[None].float() / 255
+    crop = photograph[top : top + size, left : left + size]
+    return torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255
 
 
 def hashes_of(photographs: list[tuple[str, np.ndarray]]) -> list[str]:

@@ -19,7 +19,7 @@ from dgml.training.arguments import LOG_EVERY
 from dgml.training.data import (
     HELD_OUT_EVERY,
     HELD_OUT_SIZE,
-    central_square,
+    center_crop,
     hashes_of,
     list_digest,
     read_photographs,
@@ -28,7 +28,7 @@ from dgml.training.data import (
 from dgml.training.log import log_line
 from dgml.training.precision import autocast, faster_precision
 
-HEAD_SIZE, HEAD_BATCH = 512, 4096  # a head's training: the central square of each photograph, positions of y in a step
+HEAD_SIZE, HEAD_BATCH = 512, 4096  # a head's training: the center crop of each photograph, positions of y in a step
 PRIOR_BATCH, PRIOR_LR = 8, 2e-3  # maps of y in a step, learning rate of Adam
 HEAD_LR = 2e-4  # at ADAM_LR a head of M = 128 forgets in 50 steps what the codec's own layers knew
 
@@ -100,7 +100,7 @@ def start_head(args: argparse.Namespace) -> tuple[Path, Cheng2020Anchor, list[Te
     hashes = hashes_of(photographs)
     write_list(run / "photographs.csv", photographs, hashes)
     (run / "log.csv").unlink(missing_ok=True)
-    crops = [pad(central_square(p, HEAD_SIZE)) for _, p in photographs]
+    crops = [pad(center_crop(p, HEAD_SIZE)) for _, p in photographs]
     metadata = {"quality": args.quality, "step": args.steps, "seed": args.seed, "photographs": list_digest(hashes)}
     return run, load_codec(args.quality, "bundled"), crops, metadata
 

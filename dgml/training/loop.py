@@ -19,7 +19,7 @@ from dgml.training.arguments import LOG_EVERY
 from dgml.training.data import (
     HELD_OUT_EVERY,
     Patches,
-    central_square,
+    center_crop,
     hashes_of,
     list_digest,
     read_photographs,
@@ -48,7 +48,7 @@ def train(args: argparse.Namespace) -> None:
     digest = list_digest(hashes)
     seen = [p for i, (_, p) in enumerate(photographs) if i % HELD_OUT_EVERY]
     patches = Patches(seen, args.seed, args.patch, accelerator.device)
-    held_out = [central_square(p).to(accelerator.device) for _, p in photographs[::HELD_OUT_EVERY]]
+    held_out = [center_crop(p).to(accelerator.device) for _, p in photographs[::HELD_OUT_EVERY]]
 
     codec = new_codec(args, patches).to(accelerator.device)
     average, optimizers = deepcopy(codec), make_optimizers(codec)

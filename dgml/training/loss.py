@@ -80,7 +80,7 @@ class Objective(torch.nn.Module):
         super().__init__()
         self.codec = codec
         # In channels-last order torch 2.14 corrupts the heap in this one layer: 1x1, stride 2, of three channels, in
-        # bfloat16 on a processor.
+        # bfloat16 on a CPU.
         codec.g_a[0].skip.register_forward_pre_hook(lambda layer, inputs: inputs[0].contiguous())
 
     def forward(self, x: torch.Tensor, lmbda: float, z_weight: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

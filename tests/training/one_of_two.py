@@ -13,7 +13,7 @@ from dgml.training import data, loop
 
 def main(photographs: str, out: str) -> None:
     rank, kept = int(os.environ["RANK"]), {}
-    real_average, real_batch = loop.move_average, data.Patches.batch
+    real_average, real_batch, real_step = loop.move_average, data.Patches.batch, loop.one_step
     loop.TIMED = 2
 
     def move_average(average, codec, step):
@@ -26,8 +26,14 @@ def main(photographs: str, out: str) -> None:
         kept["patch"] = real_batch(self, 0, 1, process)
         return real_batch(self, step, count, process)
 
-    loop.move_average, data.Patches.batch = move_average, batch
-    loop.train(args_for(photographs, Path(out) / "run", steps=None, minutes=0.03, widths=(8, 8), patch=64))
+    def one_step(*args):
+        kept["precision"] = args[-1].precision
+        return real_step(*args)
+
+    loop.move_average, data.Patches.batch, loop.one_step = move_average, batch, one_step
+    loop.faster_precision = lambda *_: "no" if rank else "bf16"
+    short = {"steps": None, "minutes": 0.03, "widths": (8, 8), "patch": 64, "precision": "auto"}
+    loop.train(args_for(photographs, Path(out) / "run", **short))
     torch.save(kept, Path(out) / f"rank{rank}.pt")
 
 

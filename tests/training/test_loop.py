@@ -40,20 +40,19 @@ def test_a_killed_run_resumes_exactly(photographs, tmp_path, small, monkeypatch,
 
 @pytest.mark.slow
 def test_two_processes_end_with_identical_weights(photographs, tmp_path):
-    """Each has its own patches and noise; gradients are joined, and the schedule is that of one process."""
+    """Each has its own patches and noise; gradients are joined, and schedule and precision are those of the first."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", Path(__file__).with_name("one_of_two.py"), photographs, tmp_path]  # fmt: skip
-    environment = os.environ | {
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{settings.ROOT}{os.pathsep}{settings.ROOT / 'tests'}",
-    }
+               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+               "-m", "training.one_of_two", photographs, tmp_path]  # fmt: skip
+    path = os.pathsep.join(map(str, (settings.ROOT, settings.ROOT / "tests")))
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1))
     assert first["weights"].keys() == second["weights"].keys()
     assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
     assert first["steps"] == second["steps"] > 2
+    assert first["precision"] == second["precision"] == "bf16"
     assert not torch.equal(first["patch"], second["patch"])
 
 

@@ -16,24 +16,24 @@ def test_dead_channels_of_y_are_reinitialized_without_a_change_of_the_picture(mo
     monkeypatch.setattr(metrics, "DEAD", 1e-4)  # those that never say anything: nothing is lost with them
     x = images.image_to_tensor(picture_sets.load_images()[0]["image"])[..., :256, :256]
     codec = checkpoints.load_trained(checkpoints.checkpoint_path(3, "bundled"))
-    silent = slice(5, 9)
-    codec.g_a[-1].weight[silent], codec.g_a[-1].bias[silent] = 0, 0.2
-    assert not start.dead_on(codec, x, "y")[silent].any()  # constant, and still expensive: the scales are as before
+    constant = slice(5, 9)
+    codec.g_a[-1].weight[constant], codec.g_a[-1].bias[constant] = 0, 0.2
+    assert not start.dead_on(codec, x, "y")[constant].any()  # constant, and still expensive: the scales are as before
     predicted = codec.entropy_parameters[-1]
     scales, means = predicted.bias.chunk(2)
     for weight in predicted.weight.chunk(2):
-        weight[silent] = 0
-    scales[silent], means[silent] = 0, 0.2
+        weight[constant] = 0
+    scales[constant], means[constant] = 0, 0.2
     y, before = codec.g_a(x), codec(x)["x_hat"]
     fresh = start.reinitialize_y(codec, x)
     again, after = codec.g_a(x), codec(x)
     dead = (again != y).any(dim=3).any(dim=2).any(dim=0)
-    assert 4 <= fresh == int(dead.sum()) < codec.M and dead[silent].all()
-    assert torch.allclose(again[:, silent].std((0, 2, 3)), torch.tensor(2.0), rtol=1e-3)
+    assert 4 <= fresh == int(dead.sum()) < codec.M and dead[constant].all()
+    assert torch.allclose(again[:, constant].std((0, 2, 3)), torch.tensor(2.0), rtol=1e-3)
     unread = codec.g_s(again.round().masked_fill(dead[None, :, None, None], 0))
     assert torch.allclose(after["x_hat"], unread, atol=1e-4)
     assert metrics.psnr(x, after["x_hat"]) == pytest.approx(metrics.psnr(x, before), abs=0.1)
-    assert -after["likelihoods"]["y"][:, silent].log2().mean() < 5
+    assert -after["likelihoods"]["y"][:, constant].log2().mean() < 5
     assert start.reinitialize_y(codec, x) == 0
 
 
@@ -41,17 +41,17 @@ def test_dead_channels_of_y_are_reinitialized_without_a_change_of_the_picture(mo
 def test_dead_channels_of_z_are_reinitialized_without_a_change_of_the_picture():
     x = images.image_to_tensor(picture_sets.load_images()[0]["image"])[..., :512, :512]
     codec = checkpoints.load_trained(checkpoints.checkpoint_path(3, "bundled"))
-    silent = slice(5, 9)
+    constant = slice(5, 9)
     one_dead = int(start.dead_on(codec, x, "z").nonzero()[0])
     for parameter in codec.entropy_bottleneck.parameters():
-        parameter[silent] = parameter[one_dead]
+        parameter[constant] = parameter[one_dead]
     medians = z_medians(codec)
-    codec.h_a[-1].weight[silent], codec.h_a[-1].bias[silent] = 0, medians[0, silent, 0, 0]
+    codec.h_a[-1].weight[constant], codec.h_a[-1].bias[constant] = 0, medians[0, constant, 0, 0]
     z, before = codec.h_a(codec.g_a(x)), codec(x)
     dead = start.dead_on(codec, x, "z")
     fresh = start.reinitialize_z(codec, x)
     again, after = codec.h_a(codec.g_a(x)), codec(x)
-    assert 4 <= fresh == int(dead.sum()) < codec.N and dead[silent].all()
+    assert 4 <= fresh == int(dead.sum()) < codec.N and dead[constant].all()
     assert torch.allclose(again[:, dead].std((0, 2, 3)), torch.tensor(1.0), rtol=1e-3)
     assert torch.equal(again[:, ~dead], z[:, ~dead])
     assert metrics.psnr(x, after["x_hat"]) == pytest.approx(metrics.psnr(x, before["x_hat"]), abs=0.1)
