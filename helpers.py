@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgba
@@ -25,6 +26,9 @@ from dgml.model import Cheng2020Anchor, Cheng2020Attention
 from dgml.naive import pack, unpack
 from dgml.picture_sets import load_images
 from dgml.settings import LAMBDA, QUALITIES, ROOT, most_megapixels, setting
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 __all__ = [
     "COLOUR", "LAMBDA", "QUALITIES", "ROOT", "WIDTH", "Cheng2020Anchor", "Cheng2020Attention", "bd_rate_over", "bits", "bpp",
@@ -53,7 +57,9 @@ SECONDS, GIGABYTES = 20, 0.7
 # ---------------------------------------------------------------- starting a chapter
 
 
-def start_chapter(codec=None, images=None, img_idx: int = 0, written_for: int = 3) -> Callable[[str, bool], None]:
+def start_chapter(
+    codec: Cheng2020Anchor | None = None, images: "Dataset | None" = None, img_idx: int = 0, written_for: int = 3
+) -> Callable[[str, bool], None]:
     """Print what a chapter runs on, and return its ``claim(statement, holds)``.
 
     A claim is a sentence of the chapter with the condition that makes it true.  Where it fails, the run that the
@@ -62,10 +68,10 @@ def start_chapter(codec=None, images=None, img_idx: int = 0, written_for: int = 
     """
     if codec is not None:
         print(describe(codec, images, img_idx))
-    ours = all(setting(name) == "bundled" for name in ("WEIGHTS", "IMAGES"))
+    bundled = all(setting(name) == "bundled" for name in ("WEIGHTS", "IMAGES"))
     whole = most_megapixels() >= 2  # so that no bundled photograph was scaled down
     committed = (
-        ours
+        bundled
         and whole
         and not is_interactive()
         and img_idx == 0
@@ -81,12 +87,12 @@ def start_chapter(codec=None, images=None, img_idx: int = 0, written_for: int = 
     return claim
 
 
-def default_index(images) -> int:
+def default_index(images: "Dataset") -> int:
     """The picture that the chapters look at: 22 (two macaws) of a Kodak set that has so many, 0 of any other set."""
     return 22 if Path(setting("IMAGES")).name.lower() == "kodak" and len(images) > 22 else 0
 
 
-def describe(codec: Cheng2020Anchor, images, img_idx: int) -> str:
+def describe(codec: Cheng2020Anchor, images: "Dataset", img_idx: int) -> str:
     """Two lines that say which weights and which picture a chapter runs on."""
     weights = getattr(codec, "source", setting("WEIGHTS"))
     source = setting("IMAGES")

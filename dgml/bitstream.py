@@ -37,16 +37,16 @@ class FileCodec:
         """The file of a picture of any mode and of 1x1 pixel up to 2**27.
 
         ``quality`` is signalled to the decoder, who needs the same weights; 0 says nothing about them.
-        ``search`` is a number of steps that the encoder spends on a better y (search.py), by the lambda of the quality:
+        ``search`` is a number of steps that the encoder spends on a better y (search.py), with the quality's lambda:
         the file decodes like any other, and its lambda * 255**2 * MSE + bpp is never higher than without.
-        Raises ValueError for a picture that is too large, another quality, or weights that give no numbers.
+        Raises ValueError for a picture that is too large, another quality, or weights that give NaN or Inf.
         """
         if quality not in (0, *QUALITIES):
             raise ValueError(f"quality is 1 to 6, or 0, not {quality!r}")
         if not isinstance(search, int) or search < 0:
             raise ValueError(f"search is a number of steps, 0 or more, not {search!r}")
         if search and not quality:
-            raise ValueError("search needs a quality, 1 to 6, by whose lambda it weighs bytes against errors")
+            raise ValueError("search needs a quality, 1 to 6, whose lambda says how many bytes an error is worth")
         check_size(*picture.size)
         x = image_to_tensor(picture)
         y, z = analysis(self.codec, pad(x))
@@ -80,11 +80,11 @@ def decode(codec: Cheng2020Anchor, data: bytes) -> Image.Image:
 
 
 def analysis(codec: Cheng2020Anchor, x: torch.Tensor) -> tuple[Array, Array]:
-    """y (M, H/16, W/16) and z (N, H/64, W/64) of padded pixels (1, 3, H, W); ValueError where they are no numbers."""
+    """y (M, H/16, W/16) and z (N, H/64, W/64) of padded pixels (1, 3, H, W); ValueError for NaN or Inf."""
     y = apply_in_strips(codec.g_a, x, 1)
     z = apply_in_strips(codec.h_a, y, 16)
     if not (y.isfinite().all() and z.isfinite().all()):
-        raise ValueError("the codec's weights are damaged: its latents are not numbers")
+        raise ValueError("the codec's weights are damaged: its latents contain NaN or Inf")
     return y[0].double().numpy(), z[0].double().numpy()
 
 

@@ -52,7 +52,7 @@ def load_codec(quality: int = 3, weights: str | None = None) -> Cheng2020Anchor:
 
 
 def load_trained(path: Path) -> Cheng2020Anchor:
-    """The codec in a file that train.py left, of whatever width, with attention blocks or without, in eval mode."""
+    """The codec in a file that ``python -m dgml train`` wrote, of any width, with attention blocks or without."""
     stored = read_checkpoint(path)
     attention = "g_a.8.conv_a.0.conv.0.weight" in stored
     codec = Cheng2020Attention(widths(stored)[0]) if attention else DeepAnchor(*widths(stored))
@@ -94,7 +94,7 @@ def load_checkpoint(codec: Cheng2020Anchor, path: Path) -> None:
 
 
 def load_z_table(codec: Cheng2020Anchor, frequencies: Tensor, path: Path) -> None:
-    """Keep the integers (N, 255) that bitstream.py codes z with; ValueError where they are no table."""
+    """Keep the integers (N, 255) that z is coded with; ValueError where they are no table."""
     if frequencies.shape != (codec.N, 255) or frequencies.min() < 1 or (frequencies.sum(1) != 2**24).any():
         raise ValueError(f"{path} is damaged: its table of z does not add up to 2**24")
     codec.entropy_bottleneck.register_buffer("frequencies", frequencies)
@@ -122,8 +122,8 @@ def widths(parameters: dict[str, Tensor]) -> tuple[int, int]:
     return parameters["g_a.0.conv1.weight"].shape[0], parameters["entropy_parameters.4.weight"].shape[0] // 2
 
 
-def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]) -> None:
-    """Write the codec's parameters in half precision and its table of z, with ``facts`` in the file's header.
+def save_checkpoint(codec: Cheng2020Anchor, path: Path, metadata: dict[str, object]) -> None:
+    """Write the codec's parameters in half precision and its table of z, with ``metadata`` in the file's header.
 
     The context's kernel, the largest of all, becomes integers of 8 bits, in a power of two for each output.
 
@@ -135,10 +135,10 @@ def save_checkpoint(codec: Cheng2020Anchor, path: Path, facts: dict[str, object]
     tensors[CONTEXT], tensors[CONTEXT_UNIT] = (taps / unit).round().to(torch.int8), unit.half()
     # A codec that started from a checkpoint carries that one's table.
     tensors[Z_TABLE] = torch.from_numpy(make_z_frequencies(deepcopy(codec).cpu().half().float()))
-    save_tensors(tensors, path, facts)
+    save_tensors(tensors, path, metadata)
 
 
-def save_tensors(tensors: dict[str, torch.Tensor], path: Path, facts: dict[str, object]) -> None:
-    """A safetensors file, written whole, with ``facts`` in its header."""
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, object]) -> None:
+    """A safetensors file, written whole, with ``metadata`` in its header."""
     # Into memory first: the libraries' own answer to a full disk is a traceback.
-    atomic_write(path, save(tensors, {key: str(value) for key, value in facts.items()}))
+    atomic_write(path, save(tensors, {key: str(value) for key, value in metadata.items()}))

@@ -6,14 +6,14 @@ from PIL import Image
 
 from dgml.images import to_rgb
 
-# The names that Pillow gives to the formats, what it is called with, and a ladder of settings from about 0.08 bpp
+# The names that Pillow gives to the formats, its options, and settings from about 0.08 bpp
 # (where the format goes so low) to 2.
 CLASSICAL = {
     "JPEG": ("JPEG", {"optimize": True, "subsampling": "4:2:0"}, (3, 5, 8, 13, 20, 34, 55, 75, 86)),
     # Without mct the colours are not transformed, and the file is more than twice as large.
     "JPEG 2000": ("JPEG2000", {"irreversible": True, "mct": 1}, (3, 4, 6, 9, 14, 21, 32, 50, 84)),
     "WebP": ("WEBP", {"method": 6}, (0, 3, 8, 16, 30, 50, 70, 80, 90)),
-    # Twice: as Pillow writes it when nothing is said, and at its best for PSNR within the patience of an evaluation.
+    # Twice: with Pillow's defaults, and at its best for PSNR within the patience of an evaluation.
     # One thread: with more, libaom may divide the work, and so the bits, differently.
     "AVIF default": (
         "AVIF", {"subsampling": "4:2:0", "speed": 6, "max_threads": 1}, (5, 14, 22, 30, 39, 49, 60, 72, 84),
@@ -40,4 +40,5 @@ def classical_file(name: str, setting: int, picture: Image.Image) -> bytes:
 
 
 def read_classical(data: bytes) -> Image.Image:
+    """The picture of such a file in RGB."""
     return to_rgb(Image.open(io.BytesIO(data)))

@@ -16,7 +16,7 @@ MAX_PIXELS = 2**27  # a larger picture is refused before anything is allocated
 
 
 class BitstreamError(ValueError):
-    """The file can't be decoded: not one of ours, damaged, or written with other weights."""
+    """The file can't be decoded: not a .dgml file, damaged, or written with other weights."""
 
 
 class Info(NamedTuple):

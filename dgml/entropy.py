@@ -17,7 +17,7 @@ from dgml.model import Cheng2020Anchor
 from dgml.tables import ACTIVATION_BITS, ONE, WEIGHT_BITS, Y_RANGE, Z_RANGE, categorical, y_tables, z_frequencies
 
 Array = np.ndarray
-
+RangeEncoder, RangeDecoder = constriction.stream.queue.RangeEncoder, constriction.stream.queue.RangeDecoder
 
 LIMIT = 2.0**26  # activations saturate here, at 65,536 in real units
 SLOPE = 0.01  # of LeakyReLU
@@ -63,7 +63,7 @@ def entropy_model(codec: Cheng2020Anchor) -> EntropyModel:
     one_by_one = [fixed_point(m) for m in codec.entropy_parameters if isinstance(m, torch.nn.Conv2d)]
     parameters = [Layer(layer.weight[:, :, 0, 0], layer.bias) for layer in one_by_one]
     medians = np.rint(codec.entropy_bottleneck.quantiles.detach().double().numpy()[:, 0, 1] * ONE)
-    if not np.all(np.abs(medians) < LIMIT):  # nor are they numbers, perhaps
+    if not np.all(np.abs(medians) < LIMIT):  # or NaN
         raise ValueError("a median of z is too large for exact sums")
     z_table = z_frequencies(codec)
     y_table = y_tables()
@@ -197,10 +197,10 @@ def by_scale(model: EntropyModel, scales: Array) -> tuple[Array, list[tuple[obje
 # ---------------------------------------------------------------- latents to symbols and back
 
 
-def encode_y(model: EntropyModel, z_hat: Array, y: Array, encoder) -> Array:
+def encode_y(model: EntropyModel, z_hat: Array, y: Array, encoder: RangeEncoder) -> Array:
     """Code round(y - mean) for y (M, H, W), and return y_hat (M, H, W) in units of 2**-10."""
 
-    def symbols_at(rows, columns, means, scales):
+    def symbols_at(rows: Array, columns: Array, means: Array, scales: Array) -> Array:
         symbols = np.clip(np.rint(y[:, rows, columns].T - means / ONE), -Y_RANGE, Y_RANGE)
         order, groups = by_scale(model, scales)
         in_order = symbols.ravel()[order].astype(np.int32) + Y_RANGE
@@ -211,10 +211,10 @@ def encode_y(model: EntropyModel, z_hat: Array, y: Array, encoder) -> Array:
     return wavefront_scan(model, z_hat, symbols_at)
 
 
-def decode_y(model: EntropyModel, z_hat: Array, decoder) -> Array:
+def decode_y(model: EntropyModel, z_hat: Array, decoder: RangeDecoder) -> Array:
     """Read what :func:`encode_y` wrote, and return the same y_hat."""
 
-    def symbols_at(rows, columns, means, scales):
+    def symbols_at(rows: Array, columns: Array, means: Array, scales: Array) -> Array:
         symbols = np.empty(scales.size)
         order, groups = by_scale(model, scales)
         for distribution, start, end in groups:
@@ -224,7 +224,7 @@ def decode_y(model: EntropyModel, z_hat: Array, decoder) -> Array:
     return wavefront_scan(model, z_hat, symbols_at)
 
 
-def encode_z(model: EntropyModel, z: Array, encoder) -> Array:
+def encode_z(model: EntropyModel, z: Array, encoder: RangeEncoder) -> Array:
     """Code round(z - median) for z (N, H, W) channel by channel, and return z_hat in units of 2**-10."""
     medians = model.medians[:, None, None]
     symbols = np.clip(np.rint(z - medians / ONE), -Z_RANGE, Z_RANGE).astype(np.int32)
@@ -233,7 +233,7 @@ def encode_z(model: EntropyModel, z: Array, encoder) -> Array:
     return symbols * ONE + medians
 
 
-def decode_z(model: EntropyModel, size: tuple[int, int], decoder) -> Array:
+def decode_z(model: EntropyModel, size: tuple[int, int], decoder: RangeDecoder) -> Array:
     """Read what :func:`encode_z` wrote, and return the same z_hat (N, height, width)."""
     n = size[0] * size[1]
     symbols = np.stack([decoder.decode(distribution, n) for distribution in model.z_models]) - Z_RANGE
@@ -245,7 +245,7 @@ def encode_latents(model: EntropyModel, y: Array, z: Array) -> tuple[Array, Arra
 
     H and W are the sides of the padded picture.
     """
-    encoder = constriction.stream.queue.RangeEncoder()
+    encoder = RangeEncoder()
     z_hat = encode_z(model, z, encoder)
     y_hat = encode_y(model, z_hat, y, encoder)
     return encoder.get_compressed(), y_hat
@@ -261,7 +261,7 @@ def decode_latents(model: EntropyModel, header: Info) -> Array:
             f"the file was written with other weights (fingerprint {header.fingerprint}, quality {header.quality}) "
             f"than these (fingerprint {model.fingerprint.hex()}): DGML_WEIGHTS says whether bundled or published ones are loaded"
         )
-    decoder = constriction.stream.queue.RangeDecoder(header.stream)
+    decoder = RangeDecoder(header.stream)
     try:
         z_hat = decode_z(model, (-(-header.height // 64), -(-header.width // 64)), decoder)
         y_hat = decode_y(model, z_hat, decoder)

@@ -43,7 +43,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     """The picture upright, in 8-bit sRGB.
 
     Grey, palette and CMYK are converted, transparency is laid on white, 16-bit grey keeps its upper eight bits.
-    A colour profile is converted to sRGB; one that can't be read is passed over, as browsers do.
+    A colour profile is converted to sRGB; one that can't be read is ignored, as in browsers.
     Raises ValueError for floating-point pictures, whose range is unknown.
     """
     picture = upright(picture)

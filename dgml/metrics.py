@@ -1,4 +1,4 @@
-"""Rate, distortion and what joins them."""
+"""Rate, distortion, and the losses made of them."""
 
 from itertools import pairwise
 
@@ -46,7 +46,7 @@ def bd_rate_over(reference: dict, test: dict) -> tuple[float, float, float] | No
     """BD-rate in % of the mean curves, and both ends in dB of the PSNR range that they share.
 
     Negative: ``test`` needs fewer bits than ``reference`` for the same PSNR (Bjontegaard, VCEG-M33, 2001; by PCHIP).
-    None where it is not defined: no shared range, or a PSNR that does not rise with the rate.
+    None where it is not defined: no shared range, or a PSNR that is not monotonic in the rate.
     """
     from bjontegaard import bd_rate  # and with it scipy and matplotlib, which take a second
 

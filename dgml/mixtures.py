@@ -4,7 +4,7 @@ The paper models every symbol by three Gaussians (Cheng et al., CVPR 2020, eq. 6
 checkpoints have one.
 A *head* takes the place of ``codec.entropy_parameters``: the same three 1x1 layers, with K scales, means and weights
 for each symbol at the end.
-``python -m dgml train --mixture K`` trains one, ``evaluate --mixtures`` measures what it saves.
+``python -m dgml train --mixture K`` trains one, ``python -m dgml evaluate --mixtures`` measures what it saves.
 
 Symbols are round(y - m), where m is the mean of the mixture, the sum of w_k * mu_k: an offset that the decoder knows.
 """
@@ -12,6 +12,7 @@ Symbols are round(y - m), where m is the mean of the mixture, the sum of w_k * m
 from collections.abc import Callable
 from copy import deepcopy
 from math import erf, sqrt
+from pathlib import Path
 
 import constriction
 import numpy as np
@@ -54,7 +55,7 @@ def load_mixture(codec: Cheng2020Anchor, quality: int, k: int) -> nn.Sequential:
     return head.eval()
 
 
-def mixture_path(quality: int, k: int):
+def mixture_path(quality: int, k: int) -> Path:
     return CHECKPOINTS / f"mixture-q{quality}-k{k}.safetensors"
 
 
@@ -121,7 +122,7 @@ def encode_mixtures(
     """The words of y (1, M, h, w), and with them y_hat (M, h, w) and the bits of every symbol (M, h, w)."""
     encoder, bits = constriction.stream.queue.RangeEncoder(), torch.zeros(y.shape[1:])
 
-    def symbols_at(rows, columns, mean, mixture):
+    def symbols_at(rows: np.ndarray, columns: np.ndarray, mean: Tensor, mixture: tuple) -> Tensor:
         symbols = (y[0, :, rows, columns].T - mean).round()
         bits[:, rows, columns] = information(symbols[:, None], *mixture).T
         encoder.encode(symbols.int().numpy().ravel(), custom_model(head.k), *columns_of(*mixture))
@@ -135,7 +136,7 @@ def decode_mixtures(codec: Cheng2020Anchor, head: nn.Sequential, words: np.ndarr
     """y_hat (M, h, w) again, from the words and z_hat alone."""
     decoder = constriction.stream.queue.RangeDecoder(words)
 
-    def symbols_at(rows, columns, mean, mixture):
+    def symbols_at(rows: np.ndarray, columns: np.ndarray, mean: Tensor, mixture: tuple) -> Tensor:
         flat = decoder.decode(custom_model(head.k), *columns_of(*mixture))
         return torch.from_numpy(flat).float().reshape(len(rows), -1)
 
@@ -144,12 +145,11 @@ def decode_mixtures(codec: Cheng2020Anchor, head: nn.Sequential, words: np.ndarr
 
 def information(symbols: Tensor, scales: Tensor, means: Tensor, weights: Tensor) -> Tensor:
     """Bits (n, M) of symbols (n, 1, M) under mixtures (n, K, M); none counts as rarer than 2**-24, as in the coder."""
-    distance = (symbols - means).abs()
-    pieces = torch.special.ndtr((0.5 - distance) / scales) - torch.special.ndtr((-0.5 - distance) / scales)
-    return -(weights * pieces).sum(1).clamp(min=2**-24).log2()
+    p = (weights * gaussian_likelihood(symbols, scales, means)).sum(1)
+    return -p.clamp(min=2**-24).log2()
 
 
-def custom_model(k: int):
+def custom_model(k: int) -> constriction.stream.model.CustomModel:
     """A model for constriction that knows a mixture by its CDF: scales, means and weights of each symbol."""
 
     def cdf(x: float, *numbers: float) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 def pack(y_hat: Tensor, z_hat: Tensor) -> bytes:
     """Eight little-endian int32 (the shapes of y_hat and z_hat, each (1, C, H, W)), then both arrays as int16.
 
-    The cast drops whatever follows the decimal point: hand over integers.
+    The cast drops whatever follows the decimal point: give it integers.
     """
     header = struct.pack("<8i", *y_hat.shape, *z_hat.shape)
     return header + b"".join(a.numpy().astype("<i2").tobytes() for a in (y_hat, z_hat))

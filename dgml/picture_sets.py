@@ -4,7 +4,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,7 +133,7 @@ def hub_pictures(name: str) -> "Dataset":
 # ---------------------------------------------------------------- decoding
 
 
-class Decoded(Sequence):
+class Decoded:
     """The pictures of rows {"bytes", "path"}, each decoded when it is asked for."""
 
     def __init__(self, rows: list[dict], limit: float):
@@ -142,11 +142,11 @@ class Decoded(Sequence):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> Image.Image:
         return open_encoded(self.rows[i], self.limit)
 
 
-def decoded(batch: dict[str, Sequence], limit: float) -> dict[str, Sequence]:
+def decoded(batch: dict, limit: float) -> dict:
     """The same columns, with pictures of at most ``limit`` pixels in place of their bytes."""
     if "image" not in batch:
         return batch

@@ -1,11 +1,11 @@
 """The prior variants of chapter 10: models of growing knowledge for the same y_hat of a codec that stays as it is.
 
 ``histograms``: one table of probabilities for each channel, counted on photographs (a factorized prior).
-``scales``: a small hyperprior of its own, whose z tells a scale for each symbol; each channel has one mean.
+``scales``: a small hyperprior of its own, whose z signals a scale for each symbol; each channel has one mean.
 ``means``: the same with a scale and a mean for each symbol.
 
 ``python -m dgml train --head NAME`` makes each from photographs, with the codec's g_a frozen, so that every variant
-has had its training.
+is trained.
 The last step, with the context, is the head of one Gaussian of ``mixtures.py``.  Symbols are round(y) in all.
 """
 
@@ -23,10 +23,10 @@ from dgml.likelihoods import SMALLEST_SCALE, bounded, factorized_likelihood, gau
 from dgml.model import Cheng2020Anchor
 from dgml.settings import CHECKPOINTS
 
-QUALITY = 3  # the codec whose rungs are bundled
+QUALITY = 3  # the codec whose prior variants are bundled
 WIDTH, Z_CHANNELS = 32, 16
 RAREST = 24.0  # bits of a symbol that no photograph had
-Z_RANGE = 127  # z of a rung is coded within -127 to 127
+Z_RANGE = 127  # z of a hyperprior is coded within -127 to 127
 
 
 class Hyperprior(nn.Module):
@@ -58,9 +58,9 @@ class Hyperprior(nn.Module):
         return self.h_a((y_hat - self.centre) / self.spread)
 
     def gaussians_of(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """Scales (at least 0.11) and means (B, M, h, w) that z_hat tells."""
-        told = self.h_s(z_hat)
-        scales, shifts = told.chunk(2, 1) if self.predicts_means else (told, torch.zeros_like(told))
+        """Scales (at least 0.11) and means (B, M, h, w) that z_hat signals."""
+        signalled = self.h_s(z_hat)
+        scales, shifts = signalled.chunk(2, 1) if self.predicts_means else (signalled, torch.zeros_like(signalled))
         means = self.centre + self.spread * shifts
         return (self.spread * scales.clamp(-6, 3).exp()).clamp(min=SMALLEST_SCALE), means
 
@@ -80,11 +80,12 @@ def doubled() -> list[nn.Module]:
 
 
 def prior_path(name: str) -> Path:
+    """The file of a bundled prior variant."""
     return CHECKPOINTS / f"prior-q{QUALITY}-{name}.safetensors"
 
 
 def load_prior(codec: Cheng2020Anchor, name: str) -> Hyperprior:
-    """The bundled rung ``scales`` or ``means``, in eval mode."""
+    """The bundled hyperprior ``scales`` or ``means``, in eval mode."""
     head = Hyperprior(codec.M, name == "means")
     stored = {key: tensor.float() for key, tensor in load_file(prior_path(name)).items()}
     lacking = dict(head.named_parameters()).keys() - stored.keys() - {"entropy_bottleneck.quantiles"}
@@ -122,7 +123,7 @@ def decode_tables(words: np.ndarray, probabilities: np.ndarray, n: int) -> np.nd
     return np.stack([decoder.decode(table_model(p), n) - len(p) // 2 for p in probabilities])
 
 
-def table_model(p: np.ndarray):
+def table_model(p: np.ndarray) -> constriction.stream.model.Categorical:
     """A coder's model of one row of probabilities, none of them zero."""
     floored = np.maximum(p, 2.0**-20).astype(np.float32)
     return constriction.stream.model.Categorical(floored / floored.sum(), perfect=False)
@@ -141,5 +142,5 @@ def decode_gaussians(words: np.ndarray, scales: np.ndarray, means: np.ndarray) -
     return decoder.decode(gaussians(), means.astype(np.float64), scales.astype(np.float64))
 
 
-def gaussians():
+def gaussians() -> constriction.stream.model.QuantizedGaussian:
     return constriction.stream.model.QuantizedGaussian(-2047, 2047)

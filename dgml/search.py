@@ -5,8 +5,8 @@ and nothing in the format says where that y comes from.  So the encoder starts a
 codec's own loss, lambda * 255**2 * MSE + bpp (Campos et al., CVPR workshops 2019; Yang, Bamler and Mandt, NeurIPS
 2020).
 
-Symbols are rounded, and a staircase has no slope.  The descent sees a soft staircase instead (Agustsson and Theis,
-NeurIPS 2020), which rises slowly where a symbol is safe and steeply where it tips.
+Rounding has no gradient.  The descent sees soft rounding instead (Agustsson and Theis, NeurIPS 2020), whose slope is
+small near an integer and large halfway between two.
 """
 
 from collections.abc import Callable
@@ -24,13 +24,12 @@ from dgml.tables import LARGEST, N_SCALES, SMALLEST, TAIL, TAIL_OF_SMALLEST
 
 STEP = 0.025  # the root mean square of a full step, in units of y; it falls in a straight line to zero
 MOMENTUM = 0.8
-SHARPNESS = 2.5  # of the soft staircase: as it grows, the staircase becomes the true one, and its slope useless
+SHARPNESS = 2.5  # of soft rounding: as it grows, it becomes rounding, and its gradient useless
 STRIP = 2**20  # pixels that have their gradients in memory at once
 RESTART = 10  # steps between two real files
-SHORTEST = 1 / 8  # of a full step: where steps this long win nothing, the search ends
-HALO = (
-    12  # rows of y that a strip sees more, above and below, than it keeps: beyond the reach of g_s, also with attention
-)
+SHORTEST = 1 / 8  # of a full step: where steps this long gain nothing, the search ends
+# Rows of y that a strip sees more, above and below, than it keeps: beyond the reach of g_s, also with attention.
+HALO = 12
 
 
 def best_file(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, coded: Callable[[np.ndarray], tuple[bytes, np.ndarray, float]], lmbda: float, steps: int) -> bytes:  # fmt: skip
@@ -38,14 +37,14 @@ def best_file(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, c
 
     ``y`` and ``z`` are what g_a and h_a make of the padded picture, (M, H/16, W/16) and (N, H/64, W/64).
     ``coded`` gives the file of a y, the y_hat that a decoder reads from it, in units of y, and its :func:`file_loss`.
-    The descent wins on the soft staircase, which is not the real one, so it goes in rounds.
-    Each starts from the best y so far; one whose file is no better is forgotten, and the next takes steps half as long.
+    The descent lowers the loss under soft rounding, and the file's loss need not follow, so it restarts every few steps
+    from the best y so far; where the file is no better, the next steps are half as long.
     """
     data, y_hat, lowest = coded(y)
     share = 1.0
     with tqdm(total=steps, desc="search", unit="step", disable=None, leave=False) as bar:
-        for begun in range(0, steps, RESTART):
-            moved = descend(codec, x, y, z, y_hat, lmbda, min(RESTART, steps - begun), share, bar.update)
+        for done in range(0, steps, RESTART):
+            moved = descend(codec, x, y, z, y_hat, lmbda, min(RESTART, steps - done), share, bar.update)
             found, seen, reached = coded(moved)
             if reached < lowest:
                 data, y, y_hat, lowest = found, moved, seen, reached
@@ -83,9 +82,9 @@ def descend(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, y_h
 
 
 def soft_round(v: Tensor) -> Tensor:
-    """A smooth staircase through the middles of the steps, (n, n), and of the risers, (n + 1/2, n + 1/2)."""
-    riser = v.detach().floor() + 0.5
-    return riser + torch.tanh(SHARPNESS * (v - riser)) / (2 * np.tanh(SHARPNESS / 2))
+    """A smooth stand-in for rounding: integers stay, halves stay, and between them it follows a tanh."""
+    middle = v.detach().floor() + 0.5
+    return middle + torch.tanh(SHARPNESS * (v - middle)) / (2 * np.tanh(SHARPNESS / 2))
 
 
 def loss_gradient(codec: Cheng2020Anchor, x: Tensor, y_hat: Tensor, hyper: Tensor, lmbda: float) -> tuple[Tensor, Tensor]:  # fmt: skip
@@ -120,9 +119,12 @@ def prediction(codec: Cheng2020Anchor, y_hat: Tensor, hyper: Tensor) -> tuple[Te
 
 
 def symbol_bits(symbols: Tensor, scales: Tensor) -> Tensor:
-    """The bits of symbols of any value, with the heavy tails of the tables (tables.gaussian_tables)."""
+    """The bits of symbols of any value, with the heavy tails of the tables (tables.gaussian_tables).
+
+    Not by :func:`gaussian_likelihood`, whose last digits differ: a search would find other files.
+    """
     scales = scales.clamp(SMALLEST, LARGEST)
-    # Half a step of the ladder above its lowest scale the second table takes over from the first.
+    # Half a step above the lowest scale the second table takes over from the first.
     second = SMALLEST * (LARGEST / SMALLEST) ** (0.5 / (N_SCALES - 1))
     share = torch.where(scales > second, TAIL, TAIL_OF_SMALLEST)
     near, far = (torch.special.ndtr((0.5 - symbols.abs()) / s) - torch.special.ndtr((-0.5 - symbols.abs()) / s)
@@ -131,7 +133,7 @@ def symbol_bits(symbols: Tensor, scales: Tensor) -> Tensor:
 
 
 def bfloat16() -> torch.autocast:
-    """Half precision where this processor multiplies it itself: half the time; emulated, it would be far slower."""
+    """bfloat16 where this CPU multiplies it in hardware, in half the time; emulated, it would be far slower."""
     multiplies = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return torch.autocast("cpu", torch.bfloat16, enabled=multiplies)
 

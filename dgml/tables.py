@@ -13,17 +13,17 @@ from dgml.settings import CHECKPOINTS
 
 Array = np.ndarray
 
-
 WEIGHT_BITS, ACTIVATION_BITS = 14, 10  # binary digits behind the point
 ONE = 2**ACTIVATION_BITS
 Z_RANGE, Y_RANGE = 127, 511  # largest absolute values of the symbols of z and y; the encoder clamps
 PRECISION = 24  # frequencies of a table add up to 2**24, as constriction wants them
-# The symbols of y: a ladder of Gaussians, and the share of them that comes from one of three times its scale and 0.5.
+# The symbols of y: Gaussians of 128 scales in equal ratios, and the share of each that comes from one of three times
+# its scale and 0.5.
 N_SCALES, SMALLEST, LARGEST = 128, 0.11, 256.0
 TAIL, TAIL_OF_SMALLEST = 2.0**-7, 2.0**-11
 
 
-def categorical(frequencies: Array):
+def categorical(frequencies: Array) -> constriction.stream.model.Categorical:
     """constriction's model of a table of frequencies >= 1 that add up to 2**24, taken over exactly.
 
     With perfect=False the library scales weights to 2**24 - n and adds 1 to each of n; these need no scaling.
@@ -70,21 +70,21 @@ def y_tables() -> dict[str, Array]:
 
 
 def gaussian_tables() -> dict[str, Array]:
-    """What ``checkpoints/gaussian_tables.safetensors`` stores: one table for each of a ladder of scales.
+    """What ``checkpoints/gaussian_tables.safetensors`` stores: one table for each of 128 scales.
 
     ``frequencies`` (128, 512) of the symbols 0 to 511 (negative ones are as frequent), and ``thresholds`` (127,)
     between neighbouring scales in units of 2**-10.
     One symbol in 128 comes from a Gaussian that is more than three times as wide: real symbols stray further than
     the model says.
-    At the smallest scale, where channels that carry nothing belong, it is one in 2048.
+    At the smallest scale, that of dead channels, it is one in 2048.
     The shares were chosen on held-out photographs of the training set, where they saved 1.5 % of the bytes of the
     codec of that time.
     """
     steps = np.arange(N_SCALES)[:, None]
-    ladder = SMALLEST * (LARGEST / SMALLEST) ** (steps / (N_SCALES - 1))
+    scales = SMALLEST * (LARGEST / SMALLEST) ** (steps / (N_SCALES - 1))
     share = np.where(steps > 0, TAIL, TAIL_OF_SMALLEST)
-    pmf = (1 - share) * gaussian_pmf(ladder) + share * gaussian_pmf(3 * ladder + 0.5)
-    thresholds = np.rint(np.sqrt(ladder[1:, 0] * ladder[:-1, 0]) * ONE).astype(np.int32)
+    pmf = (1 - share) * gaussian_pmf(scales) + share * gaussian_pmf(3 * scales + 0.5)
+    thresholds = np.rint(np.sqrt(scales[1:, 0] * scales[:-1, 0]) * ONE).astype(np.int32)
     return {"frequencies": to_frequencies(pmf)[:, Y_RANGE:].copy(), "thresholds": thresholds}
 
 

@@ -13,7 +13,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
-from samples import flat, gradient, load, noise, photograph, recorded
+from samples import attention_codec, flat, gradient, load, noise, photograph, recorded, rows_reached
 
 from dgml import bitstream, container, entropy, images, metrics, settings
 from dgml.container import BitstreamError
@@ -93,6 +93,16 @@ def test_strips_fit_together(name, size, monkeypatch):
         strips = bitstream.apply_in_strips(transform, a, unit)
         assert whole.shape == strips.shape
         torch.testing.assert_close(strips, whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [1, "attention"])
+def test_a_strip_sees_all_that_its_rows_depend_on(name):
+    """A row of the result that depends on a row of the input lies less than 192 pixels, a strip's halo, from it."""
+    codec = attention_codec() if name == "attention" else load(name)
+    y, x = torch.zeros(1, codec.M, 40, 4), torch.zeros(1, 3, 1024, 64)
+    for transform, a, row, unit, made in ((codec.g_a, x, 512, 1, 16), (codec.h_a, y, 20, 16, 64), (codec.g_s, y, 20, 16, 1)):  # fmt: skip
+        reached = rows_reached(transform, a, row)
+        assert row * unit - made * (reached[0] + 1) < 192 and made * reached[-1] - unit * (row + 1) < 192
 
 
 def test_two_runs_write_the_same_bytes(codec):

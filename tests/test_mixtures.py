@@ -7,6 +7,7 @@ from safetensors import safe_open
 from dgml import mixtures, settings
 from dgml.checkpoints import load_codec
 from dgml.images import image_to_tensor, pad
+from dgml.likelihoods import bounded, gaussian_likelihood
 from dgml.picture_sets import load_images
 from dgml.settings import ROOT
 
@@ -24,7 +25,7 @@ def quality3():
 def test_a_new_head_of_one_gaussian_is_the_codec_s_own(quality3):
     codec, features, y_hat = quality3
     scales, means = codec.entropy_parameters(features).chunk(2, 1)
-    own = codec.gaussian_conditional._likelihood(y_hat, scales, means).clamp(min=1e-9)
+    own = bounded(gaussian_likelihood(y_hat, scales, means))
     assert torch.allclose(mixtures.likelihoods(mixtures.new_head(codec, 1), features, y_hat), own, atol=1e-6)
 
 
@@ -42,7 +43,7 @@ def test_the_words_decode_and_are_their_information(photograph, k):
     assert torch.equal(mixtures.decode_mixtures(codec, head, words, z_hat), y_hat)
     assert (y[0] - y_hat).abs().max() <= 0.5001  # round(y - m) + m
     assert 8 * words.nbytes == pytest.approx(float(bits.sum()), rel=0.005, abs=64)
-    with torch.no_grad():  # what the walk saw is what the whole picture's layers see
+    with torch.no_grad():  # what the scan saw is what the whole picture's layers see
         features = torch.cat((codec.h_s(z_hat), codec.context_prediction(y_hat[None])), dim=1)
         _, means, weights = (t.unflatten(1, (k, -1))[0] for t in mixtures.parameters(head, features))
     m = (weights * means).sum(0)
@@ -65,8 +66,8 @@ def test_a_model_of_constriction_has_the_mixture_s_distribution():
 @pytest.mark.parametrize("quality", mixtures.HEAD_QUALITIES)
 def test_more_gaussians_cost_no_more_on_the_photographs(quality):
     codec = load_codec(quality, "bundled")
-    squares = [image_to_tensor(row["image"])[..., :256, 128:384] for row in load_images("bundled")]
-    coded = [mixtures.y_and_z_hat(codec, x) for x in squares]
+    crops = [image_to_tensor(row["image"])[..., :256, 128:384] for row in load_images("bundled")]
+    coded = [mixtures.y_and_z_hat(codec, x) for x in crops]
     heads = (mixtures.load_mixture(codec, quality, k) for k in settings.COMPONENTS)
     sizes = [sum(mixtures.encode_mixtures(codec, head, *one)[0].nbytes for one in coded) for head in heads]
     assert sizes[0] > max(sizes[1:])

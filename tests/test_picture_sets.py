@@ -109,7 +109,7 @@ def test_what_is_left_out_is_said_in_one_line_with_the_reason(tmp_path, capsys):
     save_picture(tmp_path / "good.png")
     for i in range(5):
         (tmp_path / f"notes{i}.txt").write_text("no picture")
-    (tmp_path / "film.mpg").write_bytes(b"\0\0\1\xba" + bytes(100))
+    (tmp_path / "video.mpg").write_bytes(b"\0\0\1\xba" + bytes(100))
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "data.json").write_text("{}")
     (tmp_path / ".DS_Store").touch()
@@ -118,7 +118,7 @@ def test_what_is_left_out_is_said_in_one_line_with_the_reason(tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and said.startswith(f"left out of {tmp_path.name}: ")
     assert {*said.strip().partition(": ")[2].split("; ")} == {
-        ".DS_Store (hidden)", "bad.png, film.mpg (damaged)", "empty.jpg (empty)",
+        ".DS_Store (hidden)", "bad.png, video.mpg (damaged)", "empty.jpg (empty)",
         "data.json, notes0.txt, notes1.txt and 3 more (no picture)",
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""priors.py: what is coded comes back, bytes are what the bits say, and a rung that was made can be loaded."""
+"""What is coded comes back, bytes are what the bits say, and a prior variant that was trained can be loaded."""
 
 import numpy as np
 import pytest

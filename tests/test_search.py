@@ -1,4 +1,4 @@
-"""Tests of search.py: the file that a search leaves is a file like any other, and never a worse one."""
+"""The file that a search leaves is a file like any other, and never a worse one."""
 
 from contextlib import nullcontext
 from copy import deepcopy
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from samples import flat, load, noise, photograph, picture
+from samples import attention_codec, flat, load, noise, photograph, picture, rows_reached
 from skimage import data as photographs
 
 from dgml import bitstream, container, entropy, search, tables
@@ -51,24 +51,24 @@ def test_more_steps_never_end_behind_fewer():
     assert many <= few
 
 
-def test_a_round_starts_from_the_best_and_shorter_steps_follow_one_that_won_nothing(monkeypatch):
-    rounds, y = [], np.zeros(3)
+def test_a_restart_begins_at_the_best_and_shorter_steps_follow_one_that_gained_nothing(monkeypatch):
+    restarts, y = [], np.zeros(3)
 
     def descend(codec, x, y, z, y_hat, lmbda, steps, share, made):
-        rounds.append((y.copy(), steps, share))
+        restarts.append((y.copy(), steps, share))
         return y + 1
 
     def coded(y):
-        return bytes(len(rounds)), y, {0: 9.0, 1: 8.0, 2: 8.5}.get(len(rounds), 8.0)
+        return bytes(len(restarts)), y, {0: 9.0, 1: 8.0, 2: 8.5}.get(len(restarts), 8.0)
 
     monkeypatch.setattr(search, "descend", descend)
     assert search.best_file(None, None, y, y, coded, 1.0, 1000) == bytes(1)
-    starts, steps, shares = zip(*rounds)
+    starts, steps, shares = zip(*restarts)
     assert [start[0] for start in starts] == [0, 1, 1, 1, 1] and set(steps) == {search.RESTART}
     assert shares == (1, 1, 0.5, 0.25, 0.125) and shares[-1] == search.SHORTEST
-    rounds.clear()
+    restarts.clear()
     search.best_file(None, None, y, y, coded, 1.0, 25)
-    assert [steps for _, steps, _ in rounds] == [10, 10, 5]
+    assert [steps for _, steps, _ in restarts] == [10, 10, 5]
 
 
 def test_a_searched_file_decodes_like_any_other_and_leaves_the_codec_alone():
@@ -94,17 +94,30 @@ def latents(codec, shot):
     return x, torch.from_numpy(y_hat / tables.ONE)[None].float(), hyper
 
 
-def test_strips_give_the_gradient_of_the_whole(monkeypatch):
+def in_double(name):
+    """A codec in double precision; in single, a LeakyReLU takes its slope at 0 from the last digit."""
+    return deepcopy(attention_codec() if name == "attention" else load(name)).double()
+
+
+@pytest.mark.parametrize("name", [1, "attention"])
+def test_strips_give_the_gradient_of_the_whole(name, monkeypatch):
     monkeypatch.setattr(search, "bfloat16", nullcontext)
-    # In double precision: in single, a LeakyReLU whose input is all but 0 takes its slope from the last digit.
-    x, y_hat, hyper = (a.double() for a in latents(load(1), photograph(64, 290).rotate(1)))
-    codec = deepcopy(load(1)).double()
     monkeypatch.setattr(torch.Tensor, "float", lambda a: a)
+    codec, x = in_double(name), image_to_tensor(photograph(64, 290).rotate(1)).double().repeat(1, 1, 2, 1)
+    y_hat = codec.g_a(pad(x)).detach().round()
+    hyper = codec.h_s(codec.h_a(y_hat).round()).detach()
     whole = search.loss_gradient(codec, x, y_hat, hyper, LAMBDA[1])
-    monkeypatch.setattr(search, "STRIP", 256 * 4 * 3)  # three rows of y at once
+    monkeypatch.setattr(search, "STRIP", 256 * 4 * 8)  # eight rows of y at once
     strips = search.loss_gradient(codec, x, y_hat, hyper, LAMBDA[1])
     for one, other in zip(whole, strips):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * float(one.abs().max()))
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12 * float(one.abs().max()))
+
+
+@pytest.mark.parametrize("name", [1, "attention"])
+def test_a_strip_sees_all_that_its_rows_depend_on(name):
+    codec, y = in_double(name), torch.zeros(1, in_double(name).M, 40, 4, dtype=torch.float64)
+    reached = [row // 16 for row in rows_reached(codec.g_s, y, 20)] + rows_reached(codec.context_prediction, y, 20)
+    assert min(reached) >= 20 - search.HALO and max(reached) <= 20 + search.HALO
 
 
 def test_the_gradient_is_that_of_the_loss(monkeypatch):
@@ -133,7 +146,7 @@ def test_the_bits_that_the_search_counts_are_those_of_the_coder(quality):
     assert counted == pytest.approx(8 * (len(file) - 22), rel=0.03)
 
 
-def test_soft_rounding_is_a_staircase_that_rises():
+def test_soft_rounding_is_monotonic_and_keeps_integers():
     v = torch.linspace(-2, 2, 401, requires_grad=True)
     stairs = search.soft_round(v)
     stairs.sum().backward()

@@ -1,11 +1,10 @@
 """Rate-distortion curves: their points and their staircase."""
 
 from itertools import pairwise
+from typing import Any
 
-Point = dict[str, object]
+Point = dict[str, Any]
 Curve = dict[str, Point]
-
-
 # The measures of a picture, and the digits that a result keeps of each.
 MEASURES = {"bpp": 5, "psnr": 4, "ms_ssim": 5, "ssimulacra2": 3}
 
@@ -30,8 +29,8 @@ def staircase(curve: Curve) -> list[tuple[str, bool, int, int]]:
     steps = []
     for (_, low), (quality, high) in pairwise(curve.items()):
         pairs = [(low["per_image"][name], high["per_image"][name]) for name in low["per_image"]]
-        counts = [sum(exceeds(b[i], a[i]) for a, b in pairs) for i in (0, 1)]
-        steps.append((quality, all(exceeds(high[key], low[key]) for key in ("bpp", "psnr")), *counts))
+        more_bits, more_db = (sum(exceeds(b[i], a[i]) for a, b in pairs) for i in (0, 1))
+        steps.append((quality, all(exceeds(high[key], low[key]) for key in ("bpp", "psnr")), more_bits, more_db))
     return steps
 
 

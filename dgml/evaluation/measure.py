@@ -44,7 +44,7 @@ def measure_classical(source: str, path: Path) -> None:
     missing = [name for name, (file_format, *_) in CLASSICAL.items() if file_format not in Image.SAVE]
     if missing:
         raise RuntimeError(f"this Pillow cannot write {' and '.join(missing)}: install a wheel of Pillow >= 11.3")
-    todo = {n: {str(q): partial(through_file, n, q) for q in ladder} for n, (*_, ladder) in CLASSICAL.items()}
+    todo = {n: {str(q): partial(through_file, n, q) for q in settings} for n, (*_, settings) in CLASSICAL.items()}
     # The C libraries decide the bytes of a classical file, Pillow only calls them.
     libraries = {name: features.version(name) for name in ("libjpeg_turbo", "jpg_2000", "webp", "avif")}
     write_measured(source, todo, path, "whole files", "--classical", ("pillow", "pillow-jxl-plugin"), libraries)
@@ -69,7 +69,7 @@ def measure_qualities(source: str, weights: str, path: Path) -> None:
 
 
 def measure_checkpoints(source: str, paths: list[Path], name: str | None, path: Path) -> None:
-    """Measure the files that checkpoints of train.py make, each a codec of one point named by its folder."""
+    """Measure the files that codecs of ``python -m dgml train`` make, each a curve of one point named by its folder."""
     names = [path.resolve().parent.name for path in paths]
     if len(set(names)) < len(names):
         raise ValueError("two checkpoints lie in folders of one name")
@@ -104,8 +104,8 @@ def write_measured(
     pictures = read_pictures(source)
     codecs = {codec: {} for codec in todo}
     with tqdm(total=len(pictures) * sum(map(len, todo.values())), unit="picture") as bar:
-        for codec, ladder in todo.items():
-            for quality, run in ladder.items():
+        for codec, qualities in todo.items():
+            for quality, run in qualities.items():
                 scores, seconds = {}, []
                 for name, picture in pictures.items():
                     coded = run(picture)
@@ -116,7 +116,7 @@ def write_measured(
                 codecs[codec][quality] = point(scores, seconds)
     write_json(path, {
         "_what": f"bpp ({what}, over native pixels), PSNR in dB, "
-        "MS-SSIM and SSIMULACRA2 of 8-bit RGB, seconds of processor time: means over the pictures, then "
+        "MS-SSIM and SSIMULACRA2 of 8-bit RGB, seconds of CPU time: means over the pictures, then "
         "[bpp, psnr, ms_ssim, ssimulacra2] of each",
         "_command": command(source, option),
         "_environment": environment((*packages, "ssimulacra2")) | libraries | {"threads": 1},
@@ -126,7 +126,7 @@ def write_measured(
 
 
 def measure_latents(source: str, path: Path) -> None:
-    """Measure what y and z of the bundled codecs hold: channels that vary, z's price and its worth, the loss in g_s."""
+    """Measure what y and z of the bundled codecs hold: channels that vary, what z costs and saves, the loss in g_s."""
     torch.set_num_threads(1)
     pictures, qualities = read_pictures(source), {}
     for quality in QUALITIES:
@@ -161,8 +161,8 @@ def latent_row(codec: Cheng2020Anchor, picture: Image.Image) -> tuple[dict[str, 
     out, y = codec(padded), codec.g_a(padded)
     z = codec.h_a(y)
     medians = z_medians(codec)
-    hints = codec.h_s(medians.expand_as(z)), codec.context_prediction(y.round())
-    scales, means = codec.entropy_parameters(torch.cat(hints, 1)).chunk(2, 1)
+    inputs = codec.h_s(medians.expand_as(z)), codec.context_prediction(y.round())
+    scales, means = codec.entropy_parameters(torch.cat(inputs, 1)).chunk(2, 1)
     without_z = {"y": codec.gaussian_conditional(y, scales, means)[1]}
     rates = {f"bpp_{name}": bpp({name: p}, pixels) for name, p in out["likelihoods"].items()}
     row = rates | {"bpp_y_without_z": bpp(without_z, pixels)}
@@ -172,7 +172,7 @@ def latent_row(codec: Cheng2020Anchor, picture: Image.Image) -> tuple[dict[str, 
 
 
 def measure_mixtures(source: str, path: Path) -> None:
-    """Code the y of every picture under each head of 1, 2 and 3 Gaussians, decode it, and write down the bytes.
+    """Code the y of every picture under each head of 1, 2 and 3 Gaussians, decode it, and write the numbers of bytes.
 
     Beside them: the bytes of y in a .dgml file, whose symbols are round(y - mean) and whose Gaussians have heavy tails.
     """
@@ -231,8 +231,9 @@ def in_the_book(path: Path) -> str:
 
 
 def environment(packages: tuple) -> dict[str, str]:
-    processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
-    return {name: version(name) for name in packages} | {"processor": processor}
+    """The versions of packages, and the CPU."""
+    cpu = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return {name: version(name) for name in packages} | {"processor": cpu}
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -1,4 +1,4 @@
-"""The tables that ``evaluate.py --report`` prints, from what results/ holds."""
+"""The tables that ``python -m dgml evaluate --report`` prints, from what results/ holds."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ SUFFIX = {"bundled": "bundled", "published": "published_weights"}  # kodak_publi
 
 
 def report(folder: Path) -> tuple[str, bool]:
-    """The tables of every measurement of the codec in ``folder``, and whether every staircase rises."""
+    """The tables of every measurement of the codec in ``folder``, and whether every staircase is monotonic."""
     lines, good = [], True
     paths = sorted(path for kind in SUFFIX.values() for path in folder.glob(f"*_{kind}.json"))
     if not paths:
@@ -19,8 +19,8 @@ def report(folder: Path) -> tuple[str, bool]:
         set_name = path.stem.removesuffix("_bundled").removesuffix("_published_weights")
         measured = json.loads(path.read_text(encoding="utf-8"))
         for codec, curve in measured["codecs"].items():
-            rises, table = stairs(codec, curve, set_name, len(measured["images"]))
-            good = good and rises
+            monotonic, table = stairs(codec, curve, set_name, len(measured["images"]))
+            good = good and monotonic
             lines += [*table, *rate_table(folder / f"{set_name}_classical.json", measured["images"], curve), ""]
         if len(measured["codecs"]) == 2:
             lines += [*gap_table(*measured["codecs"].values()), ""]
@@ -30,7 +30,7 @@ def report(folder: Path) -> tuple[str, bool]:
 
 
 def stairs(codec: str, curve: Curve, set_name: str, n: int) -> tuple[bool, list[str]]:
-    """Whether the staircase of ``curve`` over ``n`` pictures rises, and lines with its steps."""
+    """Whether the staircase of ``curve`` over ``n`` pictures is monotonic, and lines with its steps."""
     steps = {quality: rest for quality, *rest in staircase(curve)}
     lines = [f"{codec} on {set_name}, {n} picture(s)"]
     lines.append("quality     bpp  PSNR dB  MS-SSIM  SSIMULACRA2  more bits on  more dB on")
@@ -42,19 +42,19 @@ def stairs(codec: str, curve: Curve, set_name: str, n: int) -> tuple[bool, list[
         lines.append(
             f"{quality:>7} {p['bpp']:7.4f} {db:>8} {similarity:>8} {seen:>12} {more:>13} {better:>11}".rstrip()
         )
-    flat = [quality for quality, (rises, *_) in steps.items() if not rises]
+    flat = [quality for quality, (monotonic, *_) in steps.items() if not monotonic]
     verdict = f"BROKEN at quality {', '.join(flat)}" if flat else "ok" if steps else "one quality only"
     lines += [f"staircase (each quality costs more bits and has more dB than the one below): {verdict}", ""]
     return not flat, lines
 
 
 def gap_table(estimate: Curve, files: Curve) -> list[str]:
-    """Lines that set the rate and PSNR that a forward pass promises beside those of the files."""
+    """Lines that set the rate and PSNR that a forward pass estimates beside those of the files."""
     lines = ["quality  files against forward pass"]
-    for quality, promised in estimate.items():
-        kept = files[quality]
-        db = "" if None in (kept["psnr"], promised["psnr"]) else f"  {kept['psnr'] - promised['psnr']:+.2f} dB"
-        lines.append(f"{quality:>7}  {100 * (kept['bpp'] / promised['bpp'] - 1):+.2f}% bytes{db}")
+    for quality, estimated in estimate.items():
+        real = files[quality]
+        db = "" if None in (real["psnr"], estimated["psnr"]) else f"  {real['psnr'] - estimated['psnr']:+.2f} dB"
+        lines.append(f"{quality:>7}  {100 * (real['bpp'] / estimated['bpp'] - 1):+.2f}% bytes{db}")
     return lines
 
 
@@ -89,8 +89,8 @@ def rate_table(path: Path, images: list[str], curve: Curve) -> list[str]:
     if table.exists():
         opponents |= {"cheng2020-anchor, published": published_curve(table, "compressai-cheng2020-anchor_mse_cpu")}
     lines = ["BD-rate, and the dB that both cover (means, PCHIP; negative: the codec needs fewer bits)"]
-    for name, anchor in opponents.items():
-        rate = bd_rate_over(anchor, curve)
+    for name, reference in opponents.items():
+        rate = bd_rate_over(reference, curve)
         lines.append(
             f"{name:<27} {rate[0]:+7.1f}%  {rate[1]:.2f} to {rate[2]:.2f}" if rate else f"{name:<27} undefined"
         )

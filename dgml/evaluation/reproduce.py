@@ -13,7 +13,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
 import torch
@@ -40,8 +40,8 @@ TOLERANCES = (
 
 
 @torch.no_grad()
-def reference_walk(
-    codec_for_quality: Callable[[int], Cheng2020Anchor], picture: Image.Image, qualities=QUALITIES
+def reference_numbers(
+    codec_for_quality: Callable[[int], Cheng2020Anchor], picture: Image.Image, qualities: Sequence[int] = QUALITIES
 ) -> dict:
     """The numbers of the book's first part for one picture, in the form and to the digits of the reference file.
 
@@ -138,7 +138,7 @@ def reproduce() -> bool:
         raise ValueError(
             f"DGML_IMAGES={source}: it holds {len(images)} pictures; the reference is index {index} of Kodak"
         )
-    got = reference_walk(published_codec, to_rgb(images[index]["image"]))
+    got = reference_numbers(published_codec, to_rgb(images[index]["image"]))
     got["image"]["index"] = index
     rows = compare(reference, got)
     for name, expected, value, verdict in [("number", "reference", "got", "verdict"), *rows]:

@@ -28,7 +28,7 @@ SSIMULACRA2_SIDE = 8
 
 
 class Coded(NamedTuple):
-    """What a codec made of a picture. The seconds are the processor's, of all threads; a forward pass has none."""
+    """What a codec made of a picture. The seconds are CPU time of all threads; a forward pass has none."""
 
     bpp: float  # over native pixels
     picture: Image.Image
@@ -50,7 +50,7 @@ def through_bitstream(
 ) -> Coded:
     """Bits of the whole .dgml file, header included, and the picture that it decodes to.
 
-    With ``steps`` the encoder searches by the lambda of ``quality``.
+    With ``steps`` the encoder searches with the lambda of ``quality``.
     """
     codec = codec_of()
     return through_bytes(picture, lambda: codec.encode(picture, quality, steps), codec.decode)
@@ -72,13 +72,14 @@ def through_file(name: str, setting: int, picture: Image.Image) -> Coded:
 
 
 def through_bytes(picture: Image.Image, encode: Callable[[], bytes], decode: Callable[[bytes], Image.Image]) -> Coded:
+    """Bits and seconds of a file, and the picture that it decodes to."""
     data, encoding = timed(encode)
     decoded, decoding = timed(lambda: decode(data))
     return Coded(8 * len(data) / (picture.width * picture.height), decoded, encoding, decoding)
 
 
 def timed(run: Callable) -> tuple[object, float]:
-    """What ``run`` gives, and the seconds of processor time that it took, all threads together."""
+    """What ``run`` gives, and the seconds of CPU time that it took, all threads together."""
     start = time.process_time()
     result = run()
     return result, time.process_time() - start
@@ -88,7 +89,7 @@ def timed(run: Callable) -> tuple[object, float]:
 
 
 def score(rate: float, picture: Image.Image, decoded: Image.Image) -> list[float | None]:
-    """[bpp, PSNR in dB, MS-SSIM, SSIMULACRA2] of two RGB pictures of one size, as ``curves.MEASURES`` names them.
+    """[bpp, PSNR in dB, MS-SSIM, SSIMULACRA2] of two RGB pictures of one size, as ``curves.MEASURES`` lists them.
 
     PSNR over all three colours; None where the pictures are equal, since JSON has no infinity.
     MS-SSIM (Wang et al., Asilomar 2003) is 0 to 1; None for a picture with a side under 161 pixels.

@@ -1,4 +1,4 @@
-"""Tests of reproduce.py: no network, small pictures, randomly initialised codecs."""
+"""Reproducing the reference: no network, small pictures, randomly initialised codecs."""
 
 import copy
 import json
@@ -10,7 +10,6 @@ import pytest
 import torch
 from samples import picture, random_codec
 
-from dgml import cli
 from dgml.evaluation import reproduce
 from dgml.images import image_to_tensor, pad
 from dgml.settings import ROOT
@@ -18,19 +17,9 @@ from dgml.settings import ROOT
 REFERENCE = json.loads(reproduce.REFERENCE.read_text(encoding="utf-8"))
 
 
-def run(monkeypatch) -> object:
-    """The exit status, or the line that it ends with."""
-    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)  # the other tests of this process go on with theirs
-    monkeypatch.setenv("HF_HUB_VERBOSITY", "critical")
-    monkeypatch.setattr("sys.argv", ["reproduce.py"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return stopped.value.code
-
-
 @pytest.mark.slow
-def test_the_walk_has_the_shapes_of_the_reference():
-    got = reproduce.reference_walk(lambda quality: random_codec(), picture(768, 512), qualities=(3,))
+def test_the_numbers_have_the_shapes_of_the_reference():
+    got = reproduce.reference_numbers(lambda quality: random_codec(), picture(768, 512), qualities=(3,))
     naive = got["naive"]
     assert naive["buffer_bytes"] == REFERENCE["naive"]["buffer_bytes"] == 417824
     assert naive["bpp_raw"] == REFERENCE["naive"]["bpp_raw"]
@@ -44,11 +33,11 @@ def test_the_walk_has_the_shapes_of_the_reference():
     assert rows["bpp_theoretical"] == rows["staircase 6 bpp"] == "MISS"
 
 
-def test_the_walk_counts_native_pixels_and_cuts_the_padding_off():
+def test_the_rate_counts_native_pixels_and_cuts_the_padding_off():
     codec, shot = random_codec(32), picture(100, 70)
     with torch.no_grad():  # as it starts, nearly every latent is zero and costs nothing
         codec.g_a[-1].bias += torch.linspace(0, 8, 32)[torch.randperm(32)]
-    got = reproduce.reference_walk(lambda quality: codec, shot, qualities=(3, 3))
+    got = reproduce.reference_numbers(lambda quality: codec, shot, qualities=(3, 3))
     assert got["image"] == {"width": 100, "height": 70, "n_pixels": 7000} and len(got["staircase"]) == 2
     assert got["naive"]["bpp_raw"] == round(8 * (32 + 2 * 32 * 8 * 8 + 2 * 32 * 2 * 2) / 7000, 4)
     with torch.no_grad():
@@ -90,38 +79,41 @@ def test_tolerances(where, allowed, wrong):
 
 
 @pytest.mark.parametrize("source, wrong", [("kodak", None), ("kodak", "N"), ("three", None)])
-def test_exit_status_of_reproduce(monkeypatch, capsys, source, wrong):
+def test_exit_status_of_reproduce(monkeypatch, capsys, dgml, source, wrong):
     got = copy.deepcopy(REFERENCE)
     if wrong:
         got[wrong] += 1
     monkeypatch.setattr(reproduce, "published_codec", lambda quality: random_codec(32))
     rows = [{"image": picture(8, 8)}] * (24 if source == "kodak" else 3)
-    monkeypatch.setattr(reproduce.helpers, "load_images", lambda name, megapixels: rows)
-    monkeypatch.setattr(reproduce, "reference_walk", lambda codec_for_quality, shot: got)
-    code = run(monkeypatch)
+    monkeypatch.setattr(reproduce, "load_images", lambda name, megapixels: rows)
+    monkeypatch.setattr(reproduce, "reference_numbers", lambda codec_for_quality, shot: got)
+    code = dgml("reproduce")
+    said = capsys.readouterr()
     if source == "three":
-        assert "holds 3 pictures" in code
+        assert code == 1 and "holds 3 pictures" in said.err
     else:
         assert code == (1 if wrong else 0)
-        assert f"{60 if wrong else 61} of 61 numbers agree" in capsys.readouterr().out
+        assert f"{60 if wrong else 61} of 61 numbers agree" in said.out
 
 
-def test_without_a_network_there_is_one_line(monkeypatch, capsys):
+def test_without_a_network_there_is_one_line(monkeypatch, capsys, failure):
     def no_network(url, *args, **kwargs):
         print(f"Downloading: {url}")
         raise OSError("Name or service not known")
 
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", no_network)
     monkeypatch.setattr("compressai.zoo.image.load_state_dict_from_url", no_network)
-    line = run(monkeypatch)
-    assert line.startswith("reproduce.py: DGML_WEIGHTS=published: quality 3 could not be")
-    assert "\n" not in line and capsys.readouterr() == ("", "")
+    assert failure("reproduce").startswith("dgml: DGML_WEIGHTS=published: quality 3 could not be")
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow
 def test_offline_kodak_is_one_line(monkeypatch, tmp_path):
     """A fresh process, since the hub's client reads its settings when it is imported."""
-    code = "import reproduce as r; r.published_codec = lambda quality: None; r.main()"
+    code = (
+        "from dgml import cli; from dgml.evaluation import reproduce\n"
+        "reproduce.published_codec = lambda quality: None\nraise SystemExit(cli.main(['reproduce']))"
+    )
     # Whatever this machine has in its caches must not answer.
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
