@@ -30,6 +30,7 @@ TWO_WAYS = """dgml {0} [options] IN OUT
        dgml {0} [options] IN [IN ...] --out FOLDER"""
 RUNS = {"encode": "convert", "decode": "convert", "train": "training.loop", "evaluate": "evaluation.command",
         "reproduce": "evaluation.reproduce"}  # fmt: skip
+EXTRAS = {"train": "dgml[train]", "evaluate": "dgml[evaluate]", "reproduce": "dgml[evaluate]"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,7 +57,12 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "info":
         print(metadata(read_dgml(args.source), args.json))
         return 0
-    return import_module(f"dgml.{RUNS[args.command]}").run(args)
+    module = "folders" if getattr(args, "out", None) else RUNS[args.command]
+    try:
+        return import_module(f"dgml.{module}").run(args)
+    except ModuleNotFoundError as error:
+        install = f"pip install {EXTRAS.get(args.command, 'dgml')!r}"
+        raise RuntimeError(f"{args.command} needs the package {error.name}: {install}") from None
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

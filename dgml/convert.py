@@ -1,15 +1,11 @@
-"""What the command line does with files: pictures to .dgml files and back, one or many, with one codec."""
+"""What the command line does with a file: a picture becomes a .dgml file, or that a picture."""
 
 import argparse
 import ctypes
 import io
 import sys
-from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
@@ -17,24 +13,17 @@ from tqdm import tqdm
 from dgml.bitstream import FileCodec
 from dgml.checkpoints import load_codec, load_trained
 from dgml.container import MAGIC, BitstreamError, check_size, read
-from dgml.files import atomic_write, check_writable, error_line, is_pipe, open_source, part_of, read_dgml, read_rest
+from dgml.files import atomic_write, check_writable, compared, error_line, is_pipe, open_source, read_dgml, read_rest
 from dgml.images import image_to_tensor, to_rgb
 from dgml.metrics import psnr
-from dgml.picture_sets import files_below, find_pictures, in_words
 from dgml.settings import QUALITIES
-from dgml.workers import Begin, cores, crew
 
-COMPARED = ".compare.png"  # what --compare adds to a name
 LARGE = 4e6  # pixels: above it, coding takes long enough to say so first
 
 
 def run(args: argparse.Namespace) -> int:
-    """Encode or decode what the arguments name, and return the exit status."""
+    """Encode or decode the one file that the arguments name, and return the exit status."""
     prepare()
-    if args.out:
-        if args.out.exists() and not args.out.is_dir():
-            raise ValueError(f"{args.out} is no folder, and --out names one")
-        return run_many(list(pairs(args)), args)
     source, target = args.paths
     print(convert(source, target, args), file=sys.stderr if is_pipe(target) else sys.stdout)
     return 0
@@ -50,110 +39,6 @@ def prepare() -> None:
 def convert(source: Path, target: Path, args: argparse.Namespace) -> str:
     """Write the target, and say how large it is."""
     return (encode_file if args.command == "encode" else decode_file)(source, target, args)
-
-
-# ---------------------------------------------------------------- many files
-
-
-class Outcome(NamedTuple):
-    """What came of a file: a line on what was written, or on what went wrong."""
-
-    line: str
-    failed: bool = False
-
-
-def run_many(todo: list[tuple[Path, Path]], args: argparse.Namespace) -> int:
-    """Do all, go on where one fails, and say in the end which did.  The lines come in the order of the files."""
-    if not todo:
-        raise ValueError(f"{' '.join(map(str, args.paths))}: there is nothing to {args.command}")
-    failed, lost = [], []
-    try:
-        with crew(min(args.workers or cores(), len(todo)), prepare) as begin:
-            for source, outcome in tqdm(outcomes(todo, args, begin), total=len(todo), unit="file", disable=None):
-                if outcome is None:
-                    lost.append(str(source))
-                elif outcome.failed:
-                    failed.append(outcome.line)
-                else:
-                    tqdm.write(outcome.line)
-    finally:
-        remove_parts([target for _, target in todo])
-    if failed:
-        print("\n  ".join([f"dgml: {len(failed)} of {len(todo)} failed", *failed]), file=sys.stderr)
-    if lost:
-        print(f"dgml: a worker was killed, or out of memory; not {args.command}d: {', '.join(lost)}", file=sys.stderr)
-    return 1 if failed or lost else 0
-
-
-def outcomes(todo: list[tuple[Path, Path]], args: argparse.Namespace, begin: Begin) -> Iterator:
-    """Source and outcome of each, in order; None of those that were lost with a worker.
-
-    All begin at once but the second of two with one target: it is an error if the first succeeds.
-    """
-    begun, written = {}, set()
-    for source, target in todo:
-        if target not in begun:
-            begun[target] = begin(attempt, source, target, args)
-    for source, target in todo:
-        if target in written:
-            line = f"{source}: {target} was written from another file: give one of the two another name"
-            yield source, Outcome(line, failed=True)
-            continue
-        try:
-            wait = begun.pop(target, None) or begin(attempt, source, target, args)
-            outcome = wait()
-        except BrokenProcessPool:
-            outcome = None
-        if outcome and not outcome.failed:
-            written.add(target)
-        yield source, outcome
-
-
-def attempt(source: Path, target: Path, args: argparse.Namespace) -> Outcome:
-    """One of many: what goes wrong with it becomes a line that names it."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return Outcome(convert(source, target, args))
-    except (OSError, RuntimeError, ValueError, MemoryError) as error:
-        line = error_line(error)
-        return Outcome(line if str(source) in line else f"{source}: {line}", failed=True)
-
-
-def remove_parts(targets: list[Path]) -> None:
-    """Clear up after workers that were killed while they wrote."""
-    for target in targets:
-        for path in (target, compared(target)):
-            with suppress(OSError, RuntimeError):  # of a target that could not be written
-                part_of(path).unlink()
-
-
-def pairs(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
-    """(source, target) of every file that is named or lies in a named folder, at whatever depth; folders are kept."""
-    suffix = ".png" if args.command == "decode" else ".dgml"
-    for path in args.paths:
-        for source in sources(path, args) if path.is_dir() else [path]:
-            inside = source.relative_to(path) if path.is_dir() else Path(source.name)
-            yield source, args.out / inside.with_suffix(suffix)
-
-
-def sources(folder: Path, args: argparse.Namespace) -> list[Path]:
-    """The pictures in a folder, or its .dgml files, without what an earlier run wrote to an output folder in it."""
-    if args.command == "decode":
-        left_out = {}
-        found = [path for path in files_below(folder, left_out) if path.suffix == ".dgml" and path.is_file()]
-    else:
-        found, left_out = find_pictures(folder)
-    ours = [path.name for path in found if path.name.endswith(COMPARED)]
-    for reasons in (left_out, {"named as what --compare writes": ours} if ours else {}):
-        if reasons:
-            tqdm.write(f"left out of {folder}: {in_words(reasons)}", file=sys.stderr)
-    found = [path for path in found if not path.name.endswith(COMPARED)]
-    out = args.out.resolve()
-    inside = folder.resolve() in out.parents
-    return [path for path in found if out not in path.resolve().parents] if inside else found
-
-
-# ---------------------------------------------------------------- one file
 
 
 def encode_file(source: Path, target: Path, args: argparse.Namespace) -> str:
@@ -293,10 +178,6 @@ def side_by_side(original: Image.Image, decoded: Image.Image) -> Image.Image:
     both.paste(original, (0, 0))
     both.paste(decoded, (original.width + 8, 0))
     return both
-
-
-def compared(target: Path) -> Path:
-    return target.with_name(target.stem + COMPARED)
 
 
 def size_line(data: bytes) -> str:

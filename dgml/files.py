@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from dgml.container import MAGIC
 
+COMPARED = ".compare.png"  # what --compare adds to a name
 MOST = 2**30  # bytes that are read of what may have no end
 
 
@@ -39,6 +40,11 @@ def part_of(path: Path) -> Path:
     parent = parent_process()
     target = Path(path).resolve()
     return target.with_name(f"{target.name}.{parent.pid if parent else os.getpid()}.part")
+
+
+def compared(target: Path) -> Path:
+    """Where --compare puts the original and what was decoded, side by side."""
+    return target.with_name(target.stem + COMPARED)
 
 
 def check_writable(path: Path) -> Path:
@@ -77,7 +83,7 @@ def read_rest(file: BinaryIO) -> bytes:
     """What is left of a file; ValueError where that is more than 1 GiB."""
     data = file.read(MOST + 1)
     if len(data) > MOST:
-        raise ValueError("it goes on after 1 GiB, which is more than is read")
+        raise ValueError("the input is larger than 1 GiB, the most that is read")
     return data
 
 

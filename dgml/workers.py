@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from multiprocessing import active_children, connection, get_context, parent_process
@@ -26,11 +27,12 @@ def cores() -> int:
 def crew(workers: int, prepare: Callable[[], None]) -> Iterator[Begin]:
     """Yields ``begin(job, *arguments)``; what that returns waits for the job's result, and returns it.
 
-    One worker is this process, and a job then begins when its result is asked for.  Others call ``prepare`` first; a
-    process starts when a job finds no other idle.  BrokenProcessPool is raised for the jobs of workers that were
-    killed.  An error in the block, Ctrl-C among them, ends all workers at once.
+    Each worker calls ``prepare`` first.  One worker is this process, and a job then begins when its result is asked
+    for.  Of others, one starts when a job finds none idle.  Where one is killed, all end, and what waits for a job that
+    is not done raises BrokenProcessPool.  An error in the block, Ctrl-C among them, ends all workers at once.
     """
     if workers == 1:
+        prepare()
         yield partial
         return
     others = active_children()
@@ -44,8 +46,12 @@ def crew(workers: int, prepare: Callable[[], None]) -> Iterator[Begin]:
 
 
 def begin_in(pool: ProcessPoolExecutor, job: Callable, *arguments: Any) -> Callable[[], Any]:
-    with uninterrupted():
-        future = pool.submit(aside, job, *arguments)
+    try:
+        with uninterrupted():
+            future = pool.submit(aside, job, *arguments)
+    except BrokenProcessPool as error:
+        future = Future()
+        future.set_exception(error)
 
     def wait() -> Any:
         result, said = future.result()

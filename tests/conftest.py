@@ -185,10 +185,10 @@ def run(monkeypatch, capsys):
     """A function that runs the program and gives its exit status, its output and its complaints."""
     from PIL import Image
 
-    from dgml import cli, convert
+    from dgml import cli, folders
 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # put back afterwards
-    monkeypatch.setattr(convert, "cores", lambda: 1)  # a worker loads torch first: only where a test asks for some
+    monkeypatch.setattr(folders, "cores", lambda: 1)  # a worker loads torch first: only where a test asks for some
 
     def run(*arguments):
         try:

@@ -14,7 +14,7 @@ from PIL import Image
 from program import ENVIRONMENT, tree
 from samples import load, photograph
 
-from dgml import bitstream, convert, workers
+from dgml import bitstream, convert, folders, workers
 
 not_windows = pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
 
@@ -208,8 +208,8 @@ def test_a_worker_has_one_thread_leaves_ctrl_c_alone_and_says_things_in_turn(cap
 
 def test_processes_are_no_more_than_the_files(folder, run, monkeypatch):
     asked = []
-    crew = convert.crew
-    monkeypatch.setattr(convert, "crew", lambda count, prepare: asked.append(count) or crew(1, prepare))
+    crew = folders.crew
+    monkeypatch.setattr(folders, "crew", lambda count, prepare: asked.append(count) or crew(1, prepare))
     photograph(40, 30).save("dog.png")
     for given in (["--workers", "5"], ["--workers", "1"], []):
         assert run("encode", "cat.png", "dog.png", "--out", "coded", "--quality", "1", *given)[0] == 0
