@@ -10,8 +10,8 @@ FORCE ?=
 WORKERS ?=
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export HF_HUB_DISABLE_TELEMETRY := 1
-# Chapters and tests share the cores, a thread each.
-book test check: export OMP_NUM_THREADS := 1
+# What runs side by side shares the cores, a thread each.
+unit nbval check odd: export OMP_NUM_THREADS := 1
 
 .PHONY: book test lint unit nbval check notebooks vectors bench fuzz odd linkcheck reproduce lock clean
 .DELETE_ON_ERROR:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 SEEN = ("helpers.py", "dgml/**/*.py", "checkpoints/**/*")
 # Beside those of requirements-reader.txt: what runs a cell, and what dgml.training takes where it is installed.
@@ -40,9 +41,7 @@ def update(root: Path, workers: int | None = None, force: bool = False) -> tuple
     todo = [name for name in reversed(runs) if force or not is_current(root, runs[name])]
     todo.sort(key=partial(seconds_of_last_run, folder), reverse=True)  # a long one at the end would run alone
     workers = min(workers or cores(), len(todo)) or 1
-    print(
-        f"{len(todo)} of {len(runs)} chapters to execute, {workers} at a time: up to a minute or two each", flush=True
-    )
+    print(f"{len(todo)} of {len(runs)} chapters to execute, {workers} at a time, up to two minutes each", flush=True)
     failures = []
     with ProcessPoolExecutor(workers) as pool:
         tasks = {pool.submit(run, root, name, runs[name]): name for name in todo}
@@ -152,7 +151,7 @@ def run(root: Path, name: str, target: Path) -> tuple[float, str]:
             cell.outputs, cell.execution_count = [], None
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            opened = execute(chapter, path.parent, Path(scratch, "opened"))
+            opened = execute(chapter, path.parent, Path(scratch))
         except Exception as error:  # of a cell, or of the kernel, or one that took too long
             return time.monotonic() - start, explained(name, chapter, error)
     seconds = time.monotonic() - start
@@ -165,12 +164,17 @@ def run(root: Path, name: str, target: Path) -> tuple[float, str]:
     return seconds, ""
 
 
-def execute(chapter: nbformat.NotebookNode, folder: Path, notes: Path) -> set[str]:
-    """Execute all cells; returns the files that were opened and the folders that were listed."""
+def execute(chapter: nbformat.NotebookNode, folder: Path, scratch: Path) -> set[str]:
+    """Execute all cells in ``folder``; returns the files that were opened and the folders that were listed."""
+    notes = scratch / "opened"
     first = f"{inspect.getsource(watch)}\nwatch({str(notes)!r})\ndel watch"
+    # Two kernels that start at once may choose one TCP port; a socket file of its own is free.
+    own_socket = {} if os.name == "nt" else {"transport": "ipc", "ip": str(scratch / "kernel")}
     client = NotebookClient(
         chapter,
+        config=Config({"KernelManager": own_socket}),
         timeout=TIMEOUT,
+        startup_timeout=TIMEOUT,
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=[f"--IPKernelApp.exec_lines={[first]!r}"],

@@ -95,7 +95,7 @@ def wants_cpu_index(arguments):
         urllib.request.urlopen(CPU_INDEX + "/torch/", timeout=SECONDS).close()
         return True
     except (OSError, ValueError):
-        print("The index of torch without CUDA does not answer: torch comes from PyPI, with CUDA: 3 GB more")
+        print("The index of torch without CUDA does not answer: torch comes from PyPI, with CUDA: 4 GB more")
         return False
 
 

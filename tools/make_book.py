@@ -74,7 +74,7 @@ def build(root: Path) -> None:
         command = [sys.executable, "-c", JUPYTER_BOOK, "build", root / "_build/book", *options]
         done = subprocess.run(command, cwd=root, stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:
-        shutil.rmtree(work)  # the next build reads each page anew, and warns of it again
+        shutil.rmtree(work, ignore_errors=True)  # the next build reads each page anew, and warns of it again
         told = complaints(said.read_text(encoding="utf-8"))
         sys.exit(f"{told}\nAll that was said is in {said}.  The site that was there is there still.")
     state.write_text(everywhere(root))
@@ -100,4 +100,7 @@ def complaints(said: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped; the site that was there is there still")
