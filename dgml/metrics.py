@@ -1,10 +1,12 @@
 """Rate, distortion, and the losses made of them."""
 
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Number = TypeVar("Number", float, Tensor)
 DEAD = 0.01  # bits a symbol: a channel of y or z whose symbols say less on average is dead
 
 
@@ -37,7 +39,7 @@ def psnr(x: Tensor, x_hat: Tensor) -> float:
     return float(10 * torch.log10(1 / mse))
 
 
-def rd_loss(bpp: float | Tensor, mse: float | Tensor, lmbda: float) -> float | Tensor:
+def rd_loss(bpp: Number, mse: Number, lmbda: float) -> Number:
     """lambda * 255**2 * MSE + bpp (Minnen et al., NeurIPS 2018, eq. 1), the MSE of pixels in [0, 1]."""
     return lmbda * 255**2 * mse + bpp
 

@@ -24,7 +24,7 @@ class Patches:
     seen.  All pixels lie on ``device`` in one tensor.
     """
 
-    def __init__(self, photographs: list[np.ndarray], seed: int, size: int = PATCH, device="cpu"):
+    def __init__(self, photographs: list[np.ndarray], seed: int, size: int = PATCH, device: str | torch.device = "cpu"):
         self.seed, self.size = seed, size
         self.sides = [p.shape[:2] for p in photographs]
         self.starts = np.cumsum([0, *(height * width for height, width in self.sides)])

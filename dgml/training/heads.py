@@ -1,6 +1,7 @@
 """Heads on the latents of a frozen codec: the mixtures of chapter 14 and the prior variants of chapter 10."""
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -132,7 +133,9 @@ def costs(head: Hyperprior, y_hat: Tensor) -> tuple[Tensor, Tensor]:
     return head.bits(y_hat, *head.gaussians_of(z_hat)).sum() / positions, -p.log2().sum() / positions
 
 
-def fit(name: str, seen: list[Tensor], held_out: list[Tensor], steps: int, seed: int, log) -> dict[str, Tensor]:
+def fit(
+    name: str, seen: list[Tensor], held_out: list[Tensor], steps: int, seed: int, log: Callable[[dict], None]
+) -> dict[str, Tensor]:
     """The tensors of the prior variant ``name`` from maps y_hat (1, M, 32, 32); ``log`` takes a row every 50 steps."""
     if name == "histograms":
         return {"bits": bits_of_counts(seen).half()}

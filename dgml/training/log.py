@@ -3,11 +3,12 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 from dgml.files import atomic_write
 
 
-def log_line(path: Path, row: dict[str, object]) -> None:
+def log_line(path: Path, row: dict[str, Any]) -> None:
     """Add a line to a CSV file, in place of those of this step and later ones, which a killed run may have left."""
     lines = []
     if path.exists():

@@ -5,6 +5,7 @@ import time
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from dgml.training.precision import autocast, faster_precision
 from dgml.training.start import reinitialize_y, reinitialize_z, scale_hyperprior, scale_latents, warm_start
 from dgml.training.state import Progress, resume, save_state, shape_of
 
+T = TypeVar("T")
 HOLD_EVERY = 500
 TIMED = 40  # steps after which --minutes becomes a number of steps
 DEAD_SEEN = 24  # patches that tell which channels are dead
@@ -84,7 +86,7 @@ def train(args: argparse.Namespace) -> None:
                 rows = []
 
 
-def new_codec(args: argparse.Namespace, patches: "Patches") -> Cheng2020Anchor:
+def new_codec(args: argparse.Namespace, patches: Patches) -> Cheng2020Anchor:
     """The codec that a run starts from: a checkpoint, or fresh, or fresh around a narrower one's transforms."""
     torch.manual_seed(args.seed)
     n, m = args.widths or BUNDLED_WIDTHS[args.quality]
@@ -107,7 +109,14 @@ def new_codec(args: argparse.Namespace, patches: "Patches") -> Cheng2020Anchor:
     return codec
 
 
-def one_step(accelerator, objective, optimizers, x: torch.Tensor, args, progress: Progress) -> dict[str, float]:
+def one_step(
+    accelerator: Accelerator,
+    objective: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    x: torch.Tensor,
+    args: argparse.Namespace,
+    progress: Progress,
+) -> dict[str, float]:
     """One step of all optimizers on the batch ``x``; a gradient with NaN or Inf is skipped and counted."""
     # The noise depends on the step, not on the history, so a resumed run draws what it would have drawn.
     random = np.random.default_rng((args.seed, progress.step, accelerator.process_index, 1))
@@ -156,7 +165,7 @@ def choose_precision(args: argparse.Namespace, objective: Objective, patches: Pa
     return of_main(faster)
 
 
-def of_main(value):
+def of_main(value: T) -> T:
     """What the main process has there, in all processes."""
     values = [value]
     broadcast_object_list(values)
@@ -166,7 +175,14 @@ def of_main(value):
 # ---------------------------------------------------------------- log and checkpoint
 
 
-def log_and_keep(run: Path, metadata: dict[str, object], average, progress: Progress, means, held_out) -> None:
+def log_and_keep(
+    run: Path,
+    metadata: dict[str, Any],
+    average: Cheng2020Anchor,
+    progress: Progress,
+    means: dict[str, float],
+    held_out: list[torch.Tensor],
+) -> None:
     """Write a line of the log and, where the averaged weights were measured and are the best so far, a checkpoint."""
     measured = {}
     if progress.step % HOLD_EVERY == 0 or progress.step == progress.steps:
@@ -181,7 +197,7 @@ def log_and_keep(run: Path, metadata: dict[str, object], average, progress: Prog
     log_line(run / "log.csv", now | means | held_out_columns)
 
 
-def metadata_of(args: argparse.Namespace, codec: Cheng2020Anchor, photographs: str) -> dict[str, object]:
+def metadata_of(args: argparse.Namespace, codec: Cheng2020Anchor, photographs: str) -> dict[str, Any]:
     """What a checkpoint's header says of its training; of files only names, never where they lay."""
     return {
         "quality": args.quality, "architecture": type(codec).__name__, "lambda": LAMBDA[args.quality],

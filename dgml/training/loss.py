@@ -64,7 +64,9 @@ def as_decoded(codec: Cheng2020Anchor, y: torch.Tensor, hyper: torch.Tensor) -> 
     return y_hat
 
 
-def loss_terms(x_hat, x, likelihoods, lmbda: float, z_weight: float = 1.0) -> dict[str, torch.Tensor]:
+def loss_terms(
+    x_hat: torch.Tensor, x: torch.Tensor, likelihoods: dict[str, torch.Tensor], lmbda: float, z_weight: float = 1.0
+) -> dict[str, torch.Tensor]:
     """The terms of the training loss, as :func:`losses` returns them, from a reconstruction and its likelihoods."""
     n_pixels = x.shape[0] * x.shape[2] * x.shape[3]
     bpp_y, bpp_z = (-likelihoods[name].log2().sum() / n_pixels for name in "yz")

@@ -32,7 +32,14 @@ def make_optimizers(codec: Cheng2020Anchor) -> list[torch.optim.Optimizer]:
     return [soap, torch.optim.Adam(rest, lr=ADAM_LR), torch.optim.Adam([quantiles], lr=ADAM_LR)]
 
 
-def set_rates(optimizers, rates, lr_scale: float, decay: float, step: int, steps: int) -> None:
+def set_rates(
+    optimizers: list[torch.optim.Optimizer],
+    rates: list[list[float]],
+    lr_scale: float,
+    decay: float,
+    step: int,
+    steps: int,
+) -> None:
     """The learning rates of this step; the quantiles of z, with the last optimizer, keep theirs."""
     factor = lr_scale * rate_factor(step, steps, decay)
     for optimizer, own in zip(optimizers[:-1], rates):

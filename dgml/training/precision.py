@@ -18,7 +18,7 @@ def faster_precision(loss: Callable[[], Tensor], device: torch.device) -> str:
     The gradients that this leaves are the caller's to clear.
     """
     seconds = {precision: seconds_of_step(loss, device, precision) for precision in ("no", "bf16")}
-    faster = min(seconds, key=seconds.get)
+    faster = "bf16" if seconds["bf16"] < seconds["no"] else "no"
     print(f"precision {faster}: a step takes {seconds['no']:.3g} s in float32, {seconds['bf16']:.3g} s in bfloat16")
     return faster
 

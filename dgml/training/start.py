@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from compressai.entropy_models import EntropyBottleneck
@@ -130,7 +131,7 @@ def reinitialize_z(codec: Cheng2020Anchor, x: torch.Tensor, z_std: float = 1.0) 
 
 def reinitialize(transform: torch.nn.Sequential, x: torch.Tensor, dead: torch.Tensor, std: float) -> None:
     """Make the channels ``dead`` of g_a or h_a fresh features of ``x``, with a mean of 0 and a deviation of ``std``."""
-    last = transform[-1]
+    last: Any = transform[-1]
     fresh = deepcopy(last)
     fresh.reset_parameters()
     last.weight[dead], last.bias[dead] = fresh.weight[dead], 0.0

@@ -4,8 +4,11 @@ import argparse
 import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.nn import Module
+from torch.optim import Optimizer
 
 from dgml.files import atomic_write
 
@@ -26,7 +29,7 @@ class Progress:
     precision: str = ""  # "no" or "bf16"; empty while --precision auto has not chosen it
 
 
-def shape_of(args: argparse.Namespace, widths: list[int], photographs: str, processes: int) -> dict[str, object]:
+def shape_of(args: argparse.Namespace, widths: list[int], photographs: str, processes: int) -> dict[str, Any]:
     """All that shapes a run: the arguments, the digest of the photographs and how many processes share a step.
 
     Of files only the folder and the name, never where they lie.
@@ -38,7 +41,7 @@ def shape_of(args: argparse.Namespace, widths: list[int], photographs: str, proc
     return shape | {"photographs": photographs[:16], "--num_processes": processes}  # the latter is accelerate's
 
 
-def resume(run: Path, shape: dict[str, object], codec, average, optimizers) -> Progress:
+def resume(run: Path, shape: dict[str, Any], codec: Module, average: Module, optimizers: list[Optimizer]) -> Progress:
     """Load the state in the run folder, if there is one; ValueError where it is damaged or of another run."""
     if (run / "head.safetensors").exists():
         raise ValueError(f"{run} holds a head: choose another folder with --run")
@@ -46,14 +49,14 @@ def resume(run: Path, shape: dict[str, object], codec, average, optimizers) -> P
         return Progress()
     saved = read_state(run / "state.pt")
     check_same(run, saved["arguments"], shape)
-    torch.nn.Module.load_state_dict(codec, saved["codec"])
-    torch.nn.Module.load_state_dict(average, saved["average"])
+    Module.load_state_dict(codec, saved["codec"])
+    Module.load_state_dict(average, saved["average"])
     for optimizer, state in zip(optimizers, saved["optimizers"]):
         optimizer.load_state_dict(state)
     return Progress(**saved["progress"])
 
 
-def read_state(path: Path) -> dict[str, object]:
+def read_state(path: Path) -> dict[str, Any]:
     """What :func:`save_state` keeps; ValueError where a part is missing or unreadable."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -67,7 +70,7 @@ def read_state(path: Path) -> dict[str, object]:
     return saved
 
 
-def check_same(run: Path, saved: dict[str, object], given: dict[str, object]) -> None:
+def check_same(run: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:
     """ValueError names the first argument of the run in the folder that is not as it is given now."""
     for name in given | saved:
         theirs, ours = saved.get(name), given.get(name)
@@ -84,7 +87,9 @@ def with_value(name: str, value: object) -> str:
     return f"with {name}" if value is True else f"with {name} {shown}"
 
 
-def save_state(run: Path, shape: dict[str, object], progress: Progress, codec, average, optimizers) -> None:
+def save_state(
+    run: Path, shape: dict[str, Any], progress: Progress, codec: Module, average: Module, optimizers: list[Optimizer]
+) -> None:
     """Write ``state.pt``, whole or not at all."""
     state = io.BytesIO()
     torch.save({"arguments": shape, "progress": asdict(progress), "codec": codec.state_dict(), "average": average.state_dict(),
