@@ -39,7 +39,7 @@ def test_what_codes_nothing_takes_half_a_second_and_imports_no_torch(folder, arg
 def test_every_command_has_help(run, name):
     status, output, complaints = run(name, "--help")
     assert (status, complaints) == (0, "") and output.startswith(f"usage: dgml {name} ")
-    assert re.search(f"^ +{name} +[a-z]", run("--help")[1], re.M)
+    assert re.search(rf"^ +{name}\s+[a-z]", run("--help")[1], re.M)
 
 
 # What a first-time reader types -> what the last line says after "dgml: " or "dgml COMMAND: ".
