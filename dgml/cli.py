@@ -77,10 +77,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+Commands = argparse._SubParsersAction  # argparse has no public name for it
 Check = Callable[[argparse.Namespace, argparse.ArgumentParser], None]
 
 
-def add_encode(commands) -> Check:
+def add_encode(commands: Commands) -> Check:
     parser = commands.add_parser("encode", help="write pictures as .dgml files", usage=TWO_WAYS.format("encode"))
     parser.add_argument("paths", nargs="+", metavar="IN", type=Path,
                         help="a picture that Pillow reads, and OUT.dgml; with --out many, or folders of them")  # fmt: skip
@@ -91,7 +92,7 @@ def add_encode(commands) -> Check:
     return check_encode
 
 
-def add_decode(commands) -> Check:
+def add_decode(commands: Commands) -> Check:
     parser = commands.add_parser("decode", help="write the pictures of .dgml files", usage=TWO_WAYS.format("decode"))
     parser.add_argument("paths", nargs="+", metavar="IN", type=Path,
                         help="a .dgml file, and OUT.png or another format; with --out many, or folders of them")  # fmt: skip
@@ -109,30 +110,30 @@ def add_conversion(parser: argparse.ArgumentParser, suffix: str) -> None:
     add("--checkpoint", metavar="FILE", type=Path, help="a codec of your own, from python -m dgml train")
 
 
-def add_info(commands) -> Check:
+def add_info(commands: Commands) -> Check:
     parser = commands.add_parser("info", help="print what a .dgml file says of itself")
     parser.add_argument("source", metavar="FILE", type=Path)
     parser.add_argument("--json", action="store_true", help="as JSON")
     return lambda args, parser: None
 
 
-def add_train(commands) -> Check:
+def add_train(commands: Commands) -> Check:
     training.add_arguments(described(commands, "train", "train a codec on photographs", training.DESCRIPTION))
     return training.check
 
 
-def add_evaluate(commands) -> Check:
+def add_evaluate(commands: Commands) -> Check:
     evaluation.add_arguments(described(commands, "evaluate", "measure codecs on pictures", evaluation.DESCRIPTION))
     return evaluation.check
 
 
-def add_reproduce(commands) -> Check:
+def add_reproduce(commands: Commands) -> Check:
     text = "compare each number of the first part with the reference, with published weights"
     described(commands, "reproduce", text, f"{text.capitalize()}: results/reference_kodak22.json.")
     return lambda args, parser: None
 
 
-def described(commands, name: str, line: str, description: str) -> argparse.ArgumentParser:
+def described(commands: Commands, name: str, line: str, description: str) -> argparse.ArgumentParser:
     how = argparse.RawDescriptionHelpFormatter
     return commands.add_parser(name, help=line, description=description, formatter_class=how)
 

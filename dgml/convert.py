@@ -6,6 +6,7 @@ import io
 import sys
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
@@ -192,7 +193,7 @@ def keep_memory() -> None:
     By default it hands them back to the system as soon as they are free, and gets the next layer's page by page: a
     third of the time of g_a.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
         m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
         # Older C libraries refuse more than half of a heap, and then the other setting alone would do harm.

@@ -59,9 +59,9 @@ def check_writable(path: Path) -> Path:
 
 def error_line(error: Exception) -> str:
     """One line on what went wrong; of the system's errors the name of the file and what is wrong with it."""
-    named = isinstance(error, OSError) and error.filename and error.strerror
-    text = f"{error.filename}: {error.strerror}" if named else " ".join(str(error).split())
-    return text or type(error).__name__
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def is_pipe(path: Path) -> bool:

@@ -20,7 +20,9 @@ Begin = Callable[..., Callable[[], Any]]
 
 def cores() -> int:
     """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return min(os.cpu_count() or 1, 61)  # Windows can't wait for more processes
 
 
 @contextmanager
@@ -46,6 +48,7 @@ def crew(workers: int, prepare: Callable[[], None]) -> Iterator[Begin]:
 
 
 def begin_in(pool: ProcessPoolExecutor, job: Callable, *arguments: Any) -> Callable[[], Any]:
+    future: Future
     try:
         with uninterrupted():
             future = pool.submit(aside, job, *arguments)
@@ -63,6 +66,7 @@ def begin_in(pool: ProcessPoolExecutor, job: Callable, *arguments: Any) -> Calla
 
 
 def kill(processes: list) -> None:
+    """End processes at once, and wait until they have."""
     for process in processes:
         process.kill()
     for process in processes:
@@ -85,15 +89,16 @@ def one_thread_each() -> Iterator[None]:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Put Ctrl-C off to the end of the block.  A process that starts in it never sees one."""
-    pressed = []
+    pressed: list[bool] = []
     before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
     masks = hasattr(signal, "pthread_sigmask")  # not on Windows
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if masks else None
+    if masks:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         if masks:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         signal.signal(signal.SIGINT, before)
     if pressed:
         raise KeyboardInterrupt
@@ -111,7 +116,9 @@ def start(prepare: Callable[[], None]) -> None:
 
 
 def end_with_parent() -> None:
-    connection.wait([parent_process().sentinel])
+    parent = parent_process()
+    assert parent  # a worker has one
+    connection.wait([parent.sentinel])
     os._exit(1)
 
 
