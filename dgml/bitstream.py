@@ -50,14 +50,15 @@ class FileCodec:
         check_size(*picture.size)
         x = image_to_tensor(picture)
         y, z = analysis(self.codec, pad(x))
+        height, width = x.shape[-2:]
 
         def coded(y: Array) -> tuple[bytes, Array]:
             stream, y_hat = encode_latents(self.model, y, z)
-            return write(quality, *x.shape[-2:], self.model.fingerprint, stream, y_hat), y_hat
+            return write(quality, height, width, self.model.fingerprint, stream, y_hat), y_hat
 
         def coded_at_loss(y: Array) -> tuple[bytes, Array, float]:
             data, y_hat = coded(y)
-            decoded = synthesis(self.codec, y_hat, x.shape[-2:])
+            decoded = synthesis(self.codec, y_hat, (height, width))
             return data, y_hat / ONE, file_loss(picture, decoded, len(data), LAMBDA[quality])
 
         return best_file(self.codec, x, y, z, coded_at_loss, LAMBDA[quality], search) if search else coded(y)[0]

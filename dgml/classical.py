@@ -8,7 +8,7 @@ from dgml.images import to_rgb
 
 # The names that Pillow gives to the formats, its options, and settings from about 0.08 bpp
 # (where the format goes so low) to 2.
-CLASSICAL = {
+CLASSICAL: dict[str, tuple[str, dict, tuple[int, ...]]] = {
     "JPEG": ("JPEG", {"optimize": True, "subsampling": "4:2:0"}, (3, 5, 8, 13, 20, 34, 55, 75, 86)),
     # Without mct the colours are not transformed, and the file is more than twice as large.
     "JPEG 2000": ("JPEG2000", {"irreversible": True, "mct": 1}, (3, 4, 6, 9, 14, 21, 32, 50, 84)),
@@ -33,7 +33,7 @@ def classical_file(name: str, setting: int, picture: Image.Image) -> bytes:
     """
     file_format, options, _ = CLASSICAL[name]
     is_size = name == "JPEG 2000"
-    how = {"quality_mode": "rates", "quality_layers": [1000 / setting]} if is_size else {"quality": setting}
+    how: dict = {"quality_mode": "rates", "quality_layers": [1000 / setting]} if is_size else {"quality": setting}
     file = io.BytesIO()
     picture.save(file, file_format, **how, **options)
     return file.getvalue()

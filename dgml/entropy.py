@@ -17,7 +17,6 @@ from dgml.model import Cheng2020Anchor
 from dgml.tables import ACTIVATION_BITS, ONE, WEIGHT_BITS, Y_RANGE, Z_RANGE, categorical, y_tables, z_frequencies
 
 Array = np.ndarray
-RangeEncoder, RangeDecoder = constriction.stream.queue.RangeEncoder, constriction.stream.queue.RangeDecoder
 
 LIMIT = 2.0**26  # activations saturate here, at 65,536 in real units
 SLOPE = 0.01  # of LeakyReLU
@@ -86,7 +85,7 @@ def digest(integers: tuple[Array, ...], g_s: torch.nn.Module) -> bytes:
 
 def fixed_point(module: torch.nn.Module) -> Layer:
     """Weights rounded to 2**-14, biases to 2**-24; ValueError where the bound on sums does not hold."""
-    weight, bias = (p.detach().double().numpy() for p in (module.weight, module.bias))
+    weight, bias = (getattr(module, name).detach().double().numpy() for name in ("weight", "bias"))
     layer = Layer(np.rint(weight * 2**WEIGHT_BITS), np.rint(bias * 2 ** (WEIGHT_BITS + ACTIVATION_BITS)))
     # No partial sum of any output, in any order, exceeds this: y_hat may exceed LIMIT by Y_RANGE, hence twice LIMIT.
     largest = (np.abs(layer.weight).reshape(len(bias), -1).sum(1) * 2 * LIMIT + np.abs(layer.bias)).max()
@@ -197,7 +196,7 @@ def by_scale(model: EntropyModel, scales: Array) -> tuple[Array, list[tuple[obje
 # ---------------------------------------------------------------- latents to symbols and back
 
 
-def encode_y(model: EntropyModel, z_hat: Array, y: Array, encoder: RangeEncoder) -> Array:
+def encode_y(model: EntropyModel, z_hat: Array, y: Array, encoder: constriction.stream.queue.RangeEncoder) -> Array:
     """Code round(y - mean) for y (M, H, W), and return y_hat (M, H, W) in units of 2**-10."""
 
     def symbols_at(rows: Array, columns: Array, means: Array, scales: Array) -> Array:
@@ -211,7 +210,7 @@ def encode_y(model: EntropyModel, z_hat: Array, y: Array, encoder: RangeEncoder)
     return wavefront_scan(model, z_hat, symbols_at)
 
 
-def decode_y(model: EntropyModel, z_hat: Array, decoder: RangeDecoder) -> Array:
+def decode_y(model: EntropyModel, z_hat: Array, decoder: constriction.stream.queue.RangeDecoder) -> Array:
     """Read what :func:`encode_y` wrote, and return the same y_hat."""
 
     def symbols_at(rows: Array, columns: Array, means: Array, scales: Array) -> Array:
@@ -224,7 +223,7 @@ def decode_y(model: EntropyModel, z_hat: Array, decoder: RangeDecoder) -> Array:
     return wavefront_scan(model, z_hat, symbols_at)
 
 
-def encode_z(model: EntropyModel, z: Array, encoder: RangeEncoder) -> Array:
+def encode_z(model: EntropyModel, z: Array, encoder: constriction.stream.queue.RangeEncoder) -> Array:
     """Code round(z - median) for z (N, H, W) channel by channel, and return z_hat in units of 2**-10."""
     medians = model.medians[:, None, None]
     symbols = np.clip(np.rint(z - medians / ONE), -Z_RANGE, Z_RANGE).astype(np.int32)
@@ -233,7 +232,7 @@ def encode_z(model: EntropyModel, z: Array, encoder: RangeEncoder) -> Array:
     return symbols * ONE + medians
 
 
-def decode_z(model: EntropyModel, size: tuple[int, int], decoder: RangeDecoder) -> Array:
+def decode_z(model: EntropyModel, size: tuple[int, int], decoder: constriction.stream.queue.RangeDecoder) -> Array:
     """Read what :func:`encode_z` wrote, and return the same z_hat (N, height, width)."""
     n = size[0] * size[1]
     symbols = np.stack([decoder.decode(distribution, n) for distribution in model.z_models]) - Z_RANGE
@@ -245,7 +244,7 @@ def encode_latents(model: EntropyModel, y: Array, z: Array) -> tuple[Array, Arra
 
     H and W are the sides of the padded picture.
     """
-    encoder = RangeEncoder()
+    encoder = constriction.stream.queue.RangeEncoder()
     z_hat = encode_z(model, z, encoder)
     y_hat = encode_y(model, z_hat, y, encoder)
     return encoder.get_compressed(), y_hat
@@ -261,7 +260,7 @@ def decode_latents(model: EntropyModel, header: Info) -> Array:
             f"the file was written with other weights (fingerprint {header.fingerprint}, quality {header.quality}) "
             f"than these (fingerprint {model.fingerprint.hex()}): DGML_WEIGHTS says whether bundled or published ones are loaded"
         )
-    decoder = RangeDecoder(header.stream)
+    decoder = constriction.stream.queue.RangeDecoder(header.stream)
     try:
         z_hat = decode_z(model, (-(-header.height // 64), -(-header.width // 64)), decoder)
         y_hat = decode_y(model, z_hat, decoder)

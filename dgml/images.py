@@ -1,7 +1,9 @@
 """From a picture to the tensor that the codec sees, and back."""
 
 import io
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import cast
 
 import numpy as np
 import torch
@@ -34,7 +36,7 @@ def pad(x: Tensor, multiple: int = 64) -> Tensor:
     return torch.nn.functional.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
-def crop(x: Tensor, size: tuple[int, int]) -> Tensor:
+def crop(x: Tensor, size: Sequence[int]) -> Tensor:
     """Undo :func:`pad`: the upper left (height, width) of x (B, C, H, W)."""
     return x[..., : size[0], : size[1]]
 
@@ -90,7 +92,12 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
     if picture.mode != "CMYK":
         levels = np.stack(np.meshgrid(*3 * [np.arange(0, 256, 15)]), -1).astype(np.uint8).reshape(1, -1, 3)
         colours = Image.fromarray(levels).convert(picture.mode)
-        changed = np.asarray(ImageCms.applyTransform(colours, change).convert("RGB"), dtype=int)
+        changed = np.asarray(applied(change, colours).convert("RGB"), dtype=int)
         if np.abs(changed - np.asarray(colours.convert("RGB"))).max() <= 1:
             return picture
-    return ImageCms.applyTransform(picture, change)
+    return applied(change, picture)
+
+
+def applied(change: ImageCms.ImageCmsTransform, picture: Image.Image) -> Image.Image:
+    """A new picture with its colours changed."""
+    return cast(Image.Image, ImageCms.applyTransform(picture, change))  # None only where it works in place

@@ -30,7 +30,15 @@ FARTHEST = 2000  # symbols of either sign up to here can be coded
 SPREAD = (1.0, 2.0, 0.5)  # a new component is wider, the next narrower, than the Gaussian that it starts from
 
 
-def new_head(codec: Cheng2020Anchor, k: int) -> nn.Sequential:
+class Head(nn.Sequential):
+    """Three 1x1 layers whose last has ``k`` scales, means and logits of weights for each symbol."""
+
+    def __init__(self, *layers: nn.Module, k: int):
+        super().__init__(*layers)
+        self.k = k
+
+
+def new_head(codec: Cheng2020Anchor, k: int) -> Head:
     """A head of ``k`` components that starts from the codec's own: (B, 4M, h, w) features to (B, 3kM, h, w), scales,
     means and logits of the weights.
 
@@ -43,12 +51,11 @@ def new_head(codec: Cheng2020Anchor, k: int) -> nn.Sequential:
     weight = [spread * scales[0] for spread in SPREAD[:k]] + k * [means[0]] + k * [torch.zeros_like(means[0])]
     bias = [spread * scales[1] for spread in SPREAD[:k]] + k * [means[1]]
     bias += [torch.full_like(means[1], 0.0 if i == 0 else -3.0) for i in range(k)]
-    last.weight.data, last.bias.data = torch.cat(weight), torch.cat(bias)
-    head[-1], head.k = last, k
-    return head
+    last.weight, last.bias = nn.Parameter(torch.cat(weight)), nn.Parameter(torch.cat(bias))
+    return Head(*head[:-1], last, k=k)
 
 
-def load_mixture(codec: Cheng2020Anchor, quality: int, k: int) -> nn.Sequential:
+def load_mixture(codec: Cheng2020Anchor, quality: int, k: int) -> Head:
     """The bundled head of ``k`` components for quality 3 or 6."""
     head = new_head(codec, k)
     head.load_state_dict({n: t.float() for n, t in load_file(mixture_path(quality, k)).items()})
@@ -77,31 +84,31 @@ def latents(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat((codec.h_s(z_hat), codec.context_prediction(y_hat)), dim=1), y_hat
 
 
-def parameters(head: nn.Sequential, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def parameters(head: Head, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Scales, means and weights (B, kM, h, w) each, component after component; the weights of a symbol add up to 1."""
     scales, means, logits = head(features).float().chunk(3, dim=1)
     weights = logits.unflatten(1, (head.k, -1)).softmax(dim=1).flatten(1, 2)
     return scales, means, weights
 
 
-def likelihoods(head: nn.Sequential, features: Tensor, y_hat: Tensor) -> Tensor:
+def likelihoods(head: Head, features: Tensor, y_hat: Tensor) -> Tensor:
     """The probability of every symbol (B, M, h, w) under the mixture of ``head``."""
     scales, means, weights = parameters(head, features)
     components = zip(scales.chunk(head.k, 1), means.chunk(head.k, 1), weights.chunk(head.k, 1))
-    return bounded(sum(gaussian_likelihood(y_hat, scale, mean) * weight for scale, mean, weight in components))
+    return bounded(
+        sum((gaussian_likelihood(y_hat, s, m) * weight for s, m, weight in components), torch.zeros_like(y_hat))
+    )
 
 
 @torch.no_grad()
-def scan_mixtures(
-    codec: Cheng2020Anchor, head: nn.Sequential, z_hat: Tensor, symbols_at: Callable[..., Tensor]
-) -> Tensor:
+def scan_mixtures(codec: Cheng2020Anchor, head: Head, z_hat: Tensor, symbols_at: Callable[..., Tensor]) -> Tensor:
     """Visit y wavefront by wavefront, as in chapter 12, and return y_hat (M, h, w) = symbols + m.
 
     ``symbols_at(rows, columns, m, mixture)`` says which symbols (n, M) stand there.  m (n, M) is the sum of weights *
     means over K; ``mixture`` has the scales, the means less m, and the weights, (n, K, M) each.
     """
     hyper = codec.h_s(z_hat)[0]
-    m, height, width = codec.M, *hyper.shape[1:]
+    m, (height, width) = codec.M, hyper.shape[1:]
     y_hat = torch.zeros(m, height + 4, width + 4)
     kernel = (codec.context_prediction.weight * codec.context_prediction.mask).flatten(2)[..., :12]
     for rows, columns in wavefronts(height, width):
@@ -116,9 +123,7 @@ def scan_mixtures(
 
 
 @torch.no_grad()
-def encode_mixtures(
-    codec: Cheng2020Anchor, head: nn.Sequential, y: Tensor, z_hat: Tensor
-) -> tuple[np.ndarray, Tensor, Tensor]:
+def encode_mixtures(codec: Cheng2020Anchor, head: Head, y: Tensor, z_hat: Tensor) -> tuple[np.ndarray, Tensor, Tensor]:
     """The words of y (1, M, h, w), and with them y_hat (M, h, w) and the bits of every symbol (M, h, w)."""
     encoder, bits = constriction.stream.queue.RangeEncoder(), torch.zeros(y.shape[1:])
 
@@ -132,7 +137,7 @@ def encode_mixtures(
     return encoder.get_compressed(), y_hat, bits
 
 
-def decode_mixtures(codec: Cheng2020Anchor, head: nn.Sequential, words: np.ndarray, z_hat: Tensor) -> Tensor:
+def decode_mixtures(codec: Cheng2020Anchor, head: Head, words: np.ndarray, z_hat: Tensor) -> Tensor:
     """y_hat (M, h, w) again, from the words and z_hat alone."""
     decoder = constriction.stream.queue.RangeDecoder(words)
 

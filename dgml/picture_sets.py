@@ -152,7 +152,7 @@ def decoded(batch: dict, limit: float) -> dict:
         return batch
     pictures = Decoded(batch["image"], limit)
     # One row at once: datasets reports what its picture raises later as a fault of this function.
-    return batch | {"image": list(pictures) if len(pictures) == 1 else pictures}
+    return batch | {"image": [pictures[0]] if len(pictures) == 1 else pictures}
 
 
 def open_encoded(row: dict, limit: float = math.inf) -> Image.Image:
@@ -161,7 +161,7 @@ def open_encoded(row: dict, limit: float = math.inf) -> Image.Image:
     ``info["native_size"]`` keeps the size of one that was scaled.  ValueError names a damaged one.
     """
     try:
-        picture = Image.open(io.BytesIO(row["bytes"]) if row["bytes"] is not None else row["path"])
+        picture: Image.Image = Image.open(io.BytesIO(row["bytes"]) if row["bytes"] is not None else row["path"])
         native = picture.size
         if picture.width * picture.height > limit:
             picture.draft("RGB", scaled(native, 4 * limit))  # JPEG alone: decodes fewer coefficients
@@ -187,7 +187,8 @@ def scaled(size: tuple[int, int], pixels: float) -> tuple[int, int]:
 
 def find_pictures(path: Path) -> tuple[list[Path], dict[str, list[str]]]:
     """The pictures in a folder and below, or the one at ``path``, by name; and reason -> what else is there."""
-    pictures, left_out = [], {}
+    pictures: list[Path] = []
+    left_out: dict[str, list[str]] = {}
     for file in files_below(path, left_out) if path.is_dir() else [path]:
         reason = why_no_picture(file)
         if reason:

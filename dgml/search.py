@@ -10,6 +10,7 @@ small near an integer and large halfway between two.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import torch
@@ -61,24 +62,24 @@ def descend(codec: Cheng2020Anchor, x: Tensor, y: np.ndarray, z: np.ndarray, y_h
     The rest is as in :func:`best_file`; ``made`` is called after each step.
     Memory grows with the picture only by y itself, in a few copies.
     """
-    y, z, y_hat = (torch.from_numpy(latent)[None].float() for latent in (y, z, y_hat))
-    y.requires_grad_()
+    moved, side, rounded = (torch.from_numpy(latent)[None].float() for latent in (y, z, y_hat))
+    moved.requires_grad_()
     medians = z_medians(codec)
     with torch.no_grad():
-        hyper = codec.h_s(torch.round(z - medians) + medians)  # z stays as it is
-        _, means = prediction(codec, y_hat, hyper)
-    velocity, size = torch.zeros_like(y), 0.0
+        hyper = codec.h_s(torch.round(side - medians) + medians)  # z stays as it is
+        _, means = prediction(codec, rounded, hyper)
+    velocity, size = torch.zeros_like(moved), 0.0
     for step in range(steps):
         # The means depend on y_hat, and y_hat on the means: those of the last step will do.
-        seen = soft_round(y - means) + means
+        seen = soft_round(moved - means) + means
         gradient, means = loss_gradient(codec, x, seen.detach(), hyper, lmbda)
-        (gradient,) = torch.autograd.grad(seen, y, gradient)
+        (gradient,) = torch.autograd.grad(seen, moved, gradient)
         velocity = MOMENTUM * velocity + gradient
         # One length for all of y, and not Adam's one for each number: what hardly matters then hardly moves.
         size = max(size, gradient.square().mean().sqrt().item())
-        y = (y - share * STEP * (1 - step / steps) * velocity / max(size, 1e-30)).detach().requires_grad_()
+        moved = (moved - share * STEP * (1 - step / steps) * velocity / max(size, 1e-30)).detach().requires_grad_()
         made()
-    return y.detach()[0].double().numpy()
+    return moved.detach()[0].double().numpy()
 
 
 def soft_round(v: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ def loss_gradient(codec: Cheng2020Anchor, x: Tensor, y_hat: Tensor, hyper: Tenso
         rate = symbol_bits(part[:, :, kept] - found, scales).sum() / (height * width)
         (lmbda * 255**2 * error + rate).backward(inputs=[y_hat])
         means[:, :, top : top + rows] = found.detach()
-    return y_hat.grad, means
+    return cast(Tensor, y_hat.grad), means
 
 
 def prediction(codec: Cheng2020Anchor, y_hat: Tensor, hyper: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from dgml import mixtures
 from dgml.bitstream import bytes_of_y
 from dgml.checkpoints import checkpoint_path, load_codec
 from dgml.classical import CLASSICAL
-from dgml.evaluation.curves import point
+from dgml.evaluation.curves import Curve, point
 from dgml.evaluation.scores import (
     last_codec,
     last_trained,
@@ -102,7 +102,7 @@ def write_measured(
     torch.set_num_threads(1)
     AvifImagePlugin.DEFAULT_MAX_THREADS, JpegXLImagePlugin.DECODE_THREADS = 1, 0
     pictures = read_pictures(source)
-    codecs = {codec: {} for codec in todo}
+    codecs: dict[str, Curve] = {codec: {} for codec in todo}
     with tqdm(total=len(pictures) * sum(map(len, todo.values())), unit="picture") as bar:
         for codec, qualities in todo.items():
             for quality, run in qualities.items():
@@ -131,7 +131,8 @@ def measure_latents(source: str, path: Path) -> None:
     pictures, qualities = read_pictures(source), {}
     for quality in QUALITIES:
         codec = load_codec(quality, "bundled")
-        rows, seen = [], {"y": [], "z": []}
+        rows: list[dict[str, float]] = []
+        seen: dict[str, list[torch.Tensor]] = {"y": [], "z": []}
         for picture in tqdm(pictures.values(), desc=f"quality {quality}", unit="picture"):
             row, symbols = latent_row(codec, picture)
             rows.append(row)
@@ -177,7 +178,8 @@ def measure_mixtures(source: str, path: Path) -> None:
     Beside them: the bytes of y in a .dgml file, whose symbols are round(y - mean) and whose Gaussians have heavy tails.
     """
     torch.set_num_threads(1)
-    pictures, qualities = read_pictures(source), {}
+    pictures = read_pictures(source)
+    qualities: dict[str, dict[str, list[int]]] = {}
     for quality in mixtures.HEAD_QUALITIES:
         codec = load_codec(quality, "bundled")
         heads = {k: mixtures.load_mixture(codec, quality, k) for k in COMPONENTS}

@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
 
 import torch
 from PIL import Image
@@ -48,7 +49,10 @@ def reference_numbers(
     The staircase has a step for each of ``qualities``; quality 3 is taken apart. PSNR is of floats, not of 8 bits.
     """
     x, n_pixels = image_to_tensor(picture), picture.width * picture.height
-    got = {"image": {"width": picture.width, "height": picture.height, "n_pixels": n_pixels}, "staircase": []}
+    got: dict[str, Any] = {
+        "image": {"width": picture.width, "height": picture.height, "n_pixels": n_pixels},
+        "staircase": [],
+    }
     for quality in tqdm(qualities, unit="quality", disable=None, leave=False):
         codec = codec_for_quality(quality)
         out = codec(pad(x))
@@ -109,7 +113,7 @@ def compare(reference: dict, got: dict) -> list[tuple[str, float, float | None, 
     return rows
 
 
-def numbers(value: object, name: str = "") -> Iterator[tuple[str, float]]:
+def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
     """(name, number) of everything inside nested dicts and lists; list items count from 1, remarks are left out."""
     if isinstance(value, dict | list):
         parts = value.items() if isinstance(value, dict) else enumerate(value, 1)

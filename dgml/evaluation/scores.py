@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from unittest.mock import patch
 
 import numpy as np
@@ -22,6 +22,7 @@ from dgml.classical import classical_file, read_classical
 from dgml.images import crop, image_to_tensor, pad, tensor_to_image
 from dgml.metrics import bpp, psnr
 
+T = TypeVar("T")
 GAUSSIAN = (0.264621105, 0.212928592, 0.109335373, 0.036011115, 0.009414368)
 MS_SSIM_SIDE = 161  # five scales of an 11x11 window need more than 160 pixels
 SSIMULACRA2_SIDE = 8
@@ -78,7 +79,7 @@ def through_bytes(picture: Image.Image, encode: Callable[[], bytes], decode: Cal
     return Coded(8 * len(data) / (picture.width * picture.height), decoded, encoding, decoding)
 
 
-def timed(run: Callable) -> tuple[object, float]:
+def timed(run: Callable[[], T]) -> tuple[T, float]:
     """What ``run`` gives, and the seconds of CPU time that it took, all threads together."""
     start = time.process_time()
     result = run()
