@@ -5,6 +5,13 @@ from dgml.settings import ROOT
 PAGES = [f"notebooks/{path.stem}.html" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 PAGES += [f"book/{path.stem}.html" for path in sorted((ROOT / "book").glob("*.md"))] + ["search.html", "genindex.html"]
 THEMES_OWN = "Got invalid theme mode: . Resetting to auto."  # the theme says so at the first visit to a host
+# After a change of theme or width: ends transitions, and lets the page notice and move its boxes.
+SETTLE = """async () => {
+    for (let i = 0; i < 3; i++) {
+        await new Promise(requestAnimationFrame)
+        for (const a of document.getAnimations()) if (isFinite(a.effect.getComputedTiming().endTime)) a.finish()
+    }
+}"""
 
 
 def open_page(browser, address: str, path: str, script: str = "", **options):
@@ -45,3 +52,11 @@ def open_whole(browser, address: str, path: str, theme: str = "light", width: in
             "() => [...document.querySelectorAll('.math')].every(m => m.querySelector('mjx-container'))"
         )
     return page
+
+
+def look(page, theme: str, width: int = 1280) -> None:
+    """Show a loaded page in a theme and a width, as a reader does who changes the system's theme or turns the phone."""
+    page.emulate_media(color_scheme=theme)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+    page.evaluate(SETTLE)

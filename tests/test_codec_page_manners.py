@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+from browsing import look
 from codec_in_page import VECTORS, canvas, download, give, open_codec, photograph, png, settle
 from PIL import Image
 
@@ -197,14 +198,15 @@ def test_the_keyboard_alone_goes_all_the_way(local):
     assert local.get_attribute("#codec-status", "role") == "status"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_with_a_result_the_page_is_accessible_and_no_wider_than_a_phone(theme, browser, site):
+def test_with_a_result_the_page_is_accessible_and_no_wider_than_a_phone(browser, site):
     from axe_playwright_python.sync_playwright import Axe
 
-    page = open_codec(browser, site.as_uri(), viewport={"width": 390, "height": 900}, color_scheme=theme)
+    page = open_codec(browser, site.as_uri())
     page.click("#codec-sample")
     assert settle(page) == "done"
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    found = Axe().run(page, context=".codec", options={"preload": False}).response["violations"]
-    assert [(violation["id"], node["html"][:120]) for violation in found for node in violation["nodes"]] == []
+    for theme in ("light", "dark"):
+        look(page, theme, 390)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        found = Axe().run(page, context=".codec", options={"preload": False}).response["violations"]
+        assert [(violation["id"], node["html"][:120]) for violation in found for node in violation["nodes"]] == []
     page.close()

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import cache
 from urllib.parse import unquote, urldefrag
 
 import pytest
@@ -10,11 +11,12 @@ from bs4 import BeautifulSoup
 
 from dgml.settings import ROOT
 
+parsed = cache(lambda page: BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser"))  # who changes it reads anew
 NAMES = r"(?<![\w.])(?:[xyz]_hat|[gh]_[as])(?!\w)"
 
 
 def test_each_figure_is_shown_where_all_are_listed(site):
-    text = BeautifulSoup((site / "book/figures.html").read_text(), "html.parser")
+    text = parsed(site / "book/figures.html")
     entries = text.select("article a.reference[href*='#fig-']:not([aria-hidden])")
     shown = {tag["src"] for tag in text.select("article .small-figure img:not(.only-dark)")}
     assert len(entries) > 40 and len(shown) == len(entries) - 1  # the journey of the front page is no notebook's
@@ -36,7 +38,7 @@ def test_symbols_have_hats_and_names_of_code_stand_in_code(path, site):
 
 
 def test_references_are_labelled_by_author_and_year(site):
-    text = BeautifulSoup((site / "book/references.html").read_text(), "html.parser")
+    text = parsed(site / "book/references.html")
     labels = [tag.get_text().strip("[]") for tag in text.select(".citation .label")]
     assert len(labels) > 10 and all(re.fullmatch(r"[^\\{}]+, \d{4}[a-h]?", label) for label in labels)
     assert "Ballé et al., 2018" in labels
@@ -48,7 +50,7 @@ def test_references_are_labelled_by_author_and_year(site):
 def test_pages_say_what_they_are(site):
     said = {}
     for path in [*PAGES, "index.html"]:
-        head = BeautifulSoup((site / path).read_text(), "html.parser").head
+        head = parsed(site / path).head
         metas = {tag.get("property") or tag.get("name"): tag["content"] for tag in head.select("meta[content]")}
         assert metas["og:image"].endswith("/_static/explore/run/share.jpg") and metas["og:title"]
         assert "favicon" in str(head) or path == "index.html"
@@ -72,7 +74,7 @@ def test_prose_is_typeset(site):
 
 
 def test_links_inside_the_book_lead_somewhere(site):
-    pages = {path: BeautifulSoup(path.read_text(), "html.parser") for path in site.rglob("*.html")}
+    pages = {path: parsed(path) for path in site.rglob("*.html")}
     anchors = {path: {tag["id"] for tag in text.select("[id]")} for path, text in pages.items()}
     broken = []
     for path, text in pages.items():
@@ -92,7 +94,7 @@ def test_pages_and_site_are_light(site):
     """Scripts, styles and fonts are the same for all pages, and loaded once."""
     for path in PAGES:
         page = site / path
-        tags = BeautifulSoup(page.read_text(), "html.parser").select("img[src], svg image")
+        tags = parsed(page).select("img[src], svg image")
         images = {page.parent / (tag.get("src") or tag["href"]) for tag in tags}
         assert page.stat().st_size + sum(image.stat().st_size for image in images) < 1.5e6, path
         assert "_static/codec" not in page.read_text() or path == "book/codec.html"

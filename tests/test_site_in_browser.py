@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from browsing import PAGES, open_page, open_whole
+from browsing import PAGES, look, open_page, open_whole
 from PIL import Image
 from test_drawings import SIZES
 
@@ -42,21 +42,6 @@ CUT_WORDS = """() => [...document.querySelectorAll('svg.drawing text')].filter(w
 }).map(word => `cut ${word.textContent}`)"""
 INKS = """() => [['article section > p', 'color'], ['figcaption', 'color'], ['.admonition p', 'color'],
     ['svg.drawing text', 'fill']].map(([place, kind]) => getComputedStyle(document.querySelector(place))[kind])"""
-# After a change of theme or width: ends transitions, and lets the page notice and move its boxes.
-SETTLE = """async () => {
-    for (let i = 0; i < 3; i++) {
-        await new Promise(requestAnimationFrame)
-        for (const a of document.getAnimations()) if (isFinite(a.effect.getComputedTiming().endTime)) a.finish()
-    }
-}"""
-
-
-def look(page, theme: str, width: int = 1280) -> None:
-    """Show a loaded page in a theme and a width, as a reader does who changes the system's theme or turns the phone."""
-    page.emulate_media(color_scheme=theme)
-    page.set_viewport_size({"width": width, "height": 900})
-    page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
-    page.evaluate(SETTLE)
 
 
 @pytest.mark.parametrize("path", PAGES)
