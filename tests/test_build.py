@@ -43,9 +43,9 @@ def executed(tmp_path_factory):
     for path in ("helpers.py", "dgml/deep/er.py", "checkpoints/logs/one.csv", "results/one.json"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text("NAME = 'first'\n")
-    release(root, "direct", "1.0", "indirect>=1", "for-tests; extra == 'test'")
+    release(root, "direct", "1.0", "indirect>=1", "fortests; extra == 'test'")
     release(root, "indirect", "1.0")
-    release(root, "for-tests", "1.0")
+    release(root, "fortests", "1.0")
     (root / "requirements-reader.txt").write_text("# nothing but\ndirect>=1  # all\n")
     with pytest.MonkeyPatch.context() as patch:
         settle(patch, root)
@@ -103,7 +103,7 @@ CHANGES = {
     "a result more": (rewrite("results/two.json"), ["3_lists"]),
     "a package": (lambda root, patch: release(root, "direct", "1.1", "indirect>=1"), ALL),
     "a package's package": (lambda root, patch: release(root, "indirect", "1.1"), ALL),
-    "a package of the tests": (lambda root, patch: release(root, "for-tests", "1.1"), []),
+    "a package of the tests": (lambda root, patch: release(root, "fortests", "1.1"), []),
     "Python": (lambda root, patch: patch.setattr(execute.sys, "version", "3.99"), ALL),
     "a setting": (lambda root, patch: patch.setenv("DGML_WEIGHTS", "published"), ALL),
     "charts in PNG": (lambda root, patch: patch.setenv("DGML_FIGURES", "png"), ALL),
