@@ -55,7 +55,7 @@ def load_trained(path: Path) -> Cheng2020Anchor:
     """The codec in a file that ``python -m dgml train`` wrote, of any width, with attention blocks or without."""
     stored = read_checkpoint(path)
     attention = "g_a.8.conv_a.0.conv.0.weight" in stored
-    codec = Cheng2020Attention(widths(stored)[0]) if attention else DeepAnchor(*widths(stored))
+    codec = Cheng2020Attention(widths(stored)[0]) if attention else DeepAnchor(*widths(stored), inner(stored))
     load_checkpoint(codec, path)
     codec.update()
     return codec.eval()
@@ -120,6 +120,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 def widths(parameters: dict[str, Tensor]) -> tuple[int, int]:
     """N and M of a codec with these parameters."""
     return parameters["g_a.0.conv1.weight"].shape[0], parameters["entropy_parameters.4.weight"].shape[0] // 2
+
+
+def inner(parameters: dict[str, Tensor]) -> tuple[int, int]:
+    """The widths at a quarter and at an eighth of the resolution, of a codec without attention blocks."""
+    return parameters["g_a.2.conv1.weight"].shape[0], parameters["g_a.4.conv1.weight"].shape[0]
 
 
 def save_checkpoint(codec: Cheng2020Anchor, path: Path, metadata: dict[str, object]) -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from samples import PUBLISHED_N, one_line
 
 from dgml import checkpoints, model
-from dgml.checkpoints import checkpoint_path, load_checkpoint, load_codec
+from dgml.checkpoints import checkpoint_path, load_checkpoint, load_codec, load_trained, save_checkpoint
 from dgml.model import Cheng2020Anchor, DeepAnchor
 
 
@@ -132,3 +132,10 @@ def test_published_weights_without_network_are_one_clear_line(tmp_path, monkeypa
     with pytest.raises(RuntimeError, match="DGML_WEIGHTS=published: quality 3") as raised:
         load_codec(3, "published")
     assert "set DGML_WEIGHTS=bundled" in one_line(raised)
+
+
+def test_a_pyramid_of_widths_is_read_off_its_file(tmp_path):
+    codec = DeepAnchor(8, 32, (16, 24))
+    codec.update()
+    save_checkpoint(codec, tmp_path / "pyramid.safetensors", {})
+    assert load_trained(tmp_path / "pyramid.safetensors").widths == (8, 16, 24, 32)

@@ -1,4 +1,4 @@
-"""The codec's networks: one width is CompressAI's codec, two widths work with CompressAI's methods."""
+"""The codec's networks: one width is CompressAI's codec, other widths work with its methods."""
 
 import pytest
 import torch
@@ -18,9 +18,10 @@ def test_with_one_width_the_deep_anchor_is_compressai_s_codec():
     assert ours == theirs
 
 
-def test_compressai_s_methods_work_on_two_widths():
+@pytest.mark.parametrize("inner", [None, (24, 40)])
+def test_compressai_s_methods_work_on_other_widths(inner):
     torch.manual_seed(0)
-    codec, x = DeepAnchor(16, 32).eval(), torch.rand(1, 3, 64, 128)
+    codec, x = DeepAnchor(16, 32, inner).eval(), torch.rand(1, 3, 64, 128)
     codec.update()
     with torch.no_grad():
         out = codec(x)
