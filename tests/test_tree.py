@@ -78,9 +78,9 @@ def test_all_files_agree_on_the_address():
     assert set(re.findall(r"github\.com/([^/]+/[^/]+)/actions", readme)) == {f"{owner}/{repository}"}
     assert set(re.findall(r"https://([^/]+)\.github\.io/([\w.-]*\w)", readme)) == {(owner, repository)}
     for page in (readme, (ROOT / "book" / "setup.md").read_text()):
-        assert re.findall(r"git clone --depth 1 (\S+)", page) == [url] and re.findall(r"^cd (\S+)", page, re.MULTILINE) == [
-            repository
-        ]
+        assert re.findall(r"git clone --depth 1 (\S+)", page) == [url] and re.findall(
+            r"^cd (\S+)", page, re.MULTILINE
+        ) == [repository]
     assert url in (ROOT / "CONTRIBUTING.md").read_text()
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["repository-code"] == url
