@@ -16,6 +16,13 @@ from samples import load, photograph
 
 from dgml import bitstream, convert, folders, workers
 
+
+@pytest.fixture(autouse=True)
+def main_as_python_starts_it(monkeypatch):
+    """The main module of a pytest-xdist worker lacks what a new process asks for."""
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
+
+
 not_windows = pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
 
 
