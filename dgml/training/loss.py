@@ -22,13 +22,7 @@ def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: floa
     """
     gaussian, settled = codec.gaussian_conditional, z_weight == 1
     y = codec.g_a(x)
-    z = codec.h_a(y)
-    with torch.autocast(x.device.type, enabled=False):
-        y, z = y.float(), z.float()
-        _, z_likelihoods = codec.entropy_bottleneck(z)
-        medians = z_medians(codec)
-        z_hat = quantize_ste(z - medians) + medians
-    hyper = codec.h_s(z_hat)
+    y, hyper, z_likelihoods = through_hyperprior(codec, y)
     seen = y + (as_decoded(codec, y, hyper) - y).detach() if settled else gaussian.quantize(y, "noise")
     context = codec.context_prediction(seen)
     scales, means = codec.entropy_parameters(torch.cat((hyper, context), dim=1)).float().chunk(2, 1)
@@ -46,6 +40,17 @@ def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: floa
             coded = bounded(gaussian_likelihood(torch.round(y - means).detach(), scales))
             row["loss"] = row["loss"] - coded.log2().sum() / x[:, 0].numel()
         return row
+
+
+def through_hyperprior(codec: Cheng2020Anchor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """y (B, M, h, w) in float32, what h_s makes of its rounded z (B, 2M, h, w), and the likelihoods of z with noise."""
+    z = codec.h_a(y)
+    with torch.autocast(y.device.type, enabled=False):
+        y, z = y.float(), z.float()
+        _, z_likelihoods = codec.entropy_bottleneck(z)
+        medians = z_medians(codec)
+        z_hat = quantize_ste(z - medians) + medians
+    return y, codec.h_s(z_hat), z_likelihoods
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ from torch.nn.functional import unfold
 
 from dgml.likelihoods import bounded, gaussian_likelihood
 from dgml.metrics import DEAD
-from dgml.model import DeepAnchor, z_medians
-from dgml.training.loss import loss_terms
+from dgml.model import DeepAnchor
+from dgml.training.loss import loss_terms, through_hyperprior
 
 
 def losses(codec: DeepAnchor, x: Tensor, lmbda: float, z_weight: float = 1.0, offset: str = "half",
@@ -30,13 +30,7 @@ def losses(codec: DeepAnchor, x: Tensor, lmbda: float, z_weight: float = 1.0, of
     gaussian = codec.gaussian_conditional
     with torch.set_grad_enabled(torch.is_grad_enabled() and not rate_only):
         y = codec.g_a(x)
-    z = codec.h_a(y)
-    with torch.autocast(x.device.type, enabled=False):
-        y, z = y.float(), z.float()
-        _, z_likelihoods = codec.entropy_bottleneck(z)
-        medians = z_medians(codec)
-        z_hat = quantize_ste(z - medians) + medians
-    hyper = codec.h_s(z_hat)
+    y, hyper, z_likelihoods = through_hyperprior(codec, y)
     taps = context_taps(codec)
     sighted = (torch.arange(len(y)) >= len(y) // 2).float().reshape(-1, 1, 1, 1) if blind else None
     with torch.no_grad():
