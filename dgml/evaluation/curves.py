@@ -3,6 +3,8 @@
 from itertools import pairwise
 from typing import Any
 
+from dgml.metrics import bd_rate_over
+
 Point = dict[str, Any]
 Curve = dict[str, Point]
 # The measures of a picture, and the digits that a result keeps of each.
@@ -37,3 +39,13 @@ def staircase(curve: Curve) -> list[tuple[str, bool, int, int]]:
 def exceeds(high: float | None, low: float | None) -> bool:
     """Whether ``high`` is above ``low``; a PSNR of None stands for infinity."""
     return low is not None and (high is None or high > low)
+
+
+def bd_rate_by_picture(reference: Curve, test: Curve) -> float | None:
+    """The mean, over the pictures of ``test``, of each picture's BD-rate in %; None where one of them has none."""
+    rates = []
+    for name in next(iter(test.values()))["per_image"]:
+        curves = [{q: dict(zip(MEASURES, p["per_image"][name])) for q, p in c.items()} for c in (reference, test)]
+        rates.append(bd_rate_over(*curves))
+    found = [rate[0] for rate in rates if rate]
+    return sum(found) / len(found) if len(found) == len(rates) else None

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dgml import mixtures
 from dgml.bitstream import bytes_of_y
 from dgml.checkpoints import checkpoint_path, load_codec
-from dgml.classical import CLASSICAL
+from dgml.classical import CLASSICAL, can_write, cwebp_version
 from dgml.evaluation.curves import Curve, point
 from dgml.evaluation.scores import (
     last_codec,
@@ -40,13 +40,16 @@ SEARCHED = range(3, 7)  # qualities that --search measures
 
 def measure_classical(source: str, path: Path) -> None:
     """Measure the classical codecs on every picture of ``source`` and write ``path``."""
-    Image.init()
-    missing = [name for name, (file_format, *_) in CLASSICAL.items() if file_format not in Image.SAVE]
+    missing = [name for name, (file_format, *_) in CLASSICAL.items() if not can_write(name, file_format)]
     if missing:
-        raise RuntimeError(f"this Pillow cannot write {' and '.join(missing)}: install a wheel of Pillow >= 11.3")
+        raise RuntimeError(
+            f"this machine cannot write {' and '.join(missing)}: install a wheel of Pillow >= 11.3, and cwebp, "
+            "which Debian has in the package webp"
+        )
     todo = {n: {str(q): partial(through_file, n, q) for q in settings} for n, (*_, settings) in CLASSICAL.items()}
     # The C libraries decide the bytes of a classical file, Pillow only calls them.
     libraries = {name: features.version(name) for name in ("libjpeg_turbo", "jpg_2000", "webp", "avif")}
+    libraries |= {"cwebp": cwebp_version()} if "WebP best PSNR" in CLASSICAL else {}
     write_measured(source, todo, path, "whole files", "--classical", ("pillow", "pillow-jxl-plugin"), libraries)
 
 

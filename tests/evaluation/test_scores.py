@@ -1,6 +1,8 @@
 """What a codec makes of a picture, and how good that is, against libraries and references."""
 
 import io
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -92,3 +94,8 @@ def test_a_file_is_measured_by_its_bytes_and_what_it_decodes_to():
     data = codec.encode(shot, 3)
     assert coded.bpp == 8 * len(data) / 7000 and coded.picture == codec.decode(data)
     assert coded.seconds_encode > 0 and coded.seconds_decode > 0
+
+
+def test_seconds_of_a_program_that_is_called_are_counted():
+    busy = [sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"]
+    assert scores.timed(lambda: subprocess.run(busy, check=True))[1] > 0.2
