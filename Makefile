@@ -13,7 +13,14 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # What runs side by side shares the cores, a thread each.
 unit nbval check odd: export OMP_NUM_THREADS := 1
 
-.PHONY: book test lint unit nbval check notebooks vectors bench fuzz odd linkcheck reproduce lock clean
+
+# What make checkpoints trains on, for how long, where it keeps its states; PIECE=10 stops after ten minutes.
+IMAGES ?= photographs
+MINUTES ?= 600
+RUN ?= runs/six
+PIECE ?=
+
+.PHONY: book test lint unit nbval check notebooks checkpoints vectors bench fuzz odd linkcheck reproduce lock clean
 .DELETE_ON_ERROR:
 
 book: .venv/ready
@@ -44,6 +51,10 @@ notebooks: .venv/ready-dev
 	$(BIN)/python tools/journey.py
 	$(BIN)/python tools/here.py
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+
+# Six checkpoints from a folder of photographs; the same command goes on where the last one stopped.
+checkpoints: .venv/ready
+	@$(BIN)/python -m dgml.training.six --images $(IMAGES) --run $(RUN) --minutes $(MINUTES) $(if $(PIECE),--piece $(PIECE))
 
 # Write the golden files anew: only after a change of checkpoints.
 vectors: .venv/ready

@@ -39,8 +39,8 @@ class SOAP(torch.optim.Optimizer):
         state = self.state[kernel]
         if not state:
             state["step"] = 0
-            state["first"] = torch.zeros(gradient.shape)
-            state["second"] = torch.zeros(gradient.shape)
+            state["first"] = gradient.new_zeros(gradient.shape)
+            state["second"] = gradient.new_zeros(gradient.shape)
             state["grams"] = [self.gram(gradient, side) for side in (0, 1)]
             state["bases"] = [torch.linalg.eigh(gram).eigenvectors.flip(1).contiguous() for gram in state["grams"]]
             return

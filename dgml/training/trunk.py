@@ -14,12 +14,12 @@ few steps and, for a branch, ``best.safetensors``: half-precision weights.
 
 import argparse
 import csv
-import json
 import math
 import os
 import signal
 import time
-from dataclasses import asdict, fields
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +31,30 @@ from dgml.model import DeepAnchor
 from dgml.training.data import read_photographs
 from dgml.training.loss import held_out_losses
 from dgml.training.trunk_loss import anatomy
-from dgml.training.trunk_state import Recipe, Run
+from dgml.training.trunk_state import Recipe, Run, read_trunk
 
 LOG_EVERY, HOLD_EVERY, ANATOMY_EVERY = 50, 250, 2000
 SAVE_SECONDS = 180
 SNAPSHOTS = [0, *(digit * 10**power for power in range(2, 8) for digit in (1, 3))]
 
 
-def go(run: Run, folder: Path, until: int) -> None:
-    """Step until ``until`` or a SIGTERM, with log, snapshots and states in ``folder``."""
-    stop = []
-    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
-    log, rows, saved, last = folder / "log.csv", [], time.monotonic(), time.process_time()
+def go(run: Run, folder: Path, until: float, enough: Callable[[dict[str, float]], bool] = lambda row: False) -> None:
+    """Step until ``until``, an ``enough`` of the last step's figures, or a signal to end.
+
+    Log, snapshots and states go into ``folder``, which may not be there yet.
+    """
+    stop: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: stop.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
+    folder.mkdir(parents=True, exist_ok=True)
+    log, rows, saved, last = folder / "log.csv", [], time.monotonic(), time.monotonic()
     forget_lines(log, run.progress.step)
     if run.progress.step == 0:
         snapshot(run.average, folder / "average-0.safetensors")
         write_line(log, {"step": 0} | measured(run, True))
     while run.progress.step < until and not stop:
-        rows.append(run.step())
-        now = time.process_time()
+        row = run.step()
+        rows.append(row)
+        now = time.monotonic()
         run.progress.seconds, last = run.progress.seconds + now - last, now
         step, end = run.progress.step, run.progress.step == until
         if step in SNAPSHOTS:
@@ -67,7 +72,13 @@ def go(run: Run, folder: Path, until: int) -> None:
         if time.monotonic() - saved > SAVE_SECONDS:
             run.save(folder / "state.pt")
             saved = time.monotonic()
+        if enough(row):
+            break
     run.save(folder / "state.pt")
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if stop:
+        raise KeyboardInterrupt
 
 
 def measured(run: Run, closely: bool) -> dict[str, float]:
@@ -107,6 +118,30 @@ def snapshot(codec: DeepAnchor, path: Path) -> None:
     os.replace(part, path)
 
 
+def open_run(
+    folder: Path, given: dict[str, Any], photographs: list[np.ndarray], branch: Path | None = None, cooldown: int = 0
+) -> Run:
+    """The run in ``folder``, at its last state; or a fresh one, or one that branches off another's state.
+
+    ``given`` are fields of the recipe that a resume or a branch changes.  A branch with a ``cooldown`` of so many steps
+    ends at a rate of zero.  Raises ValueError for a damaged state.
+    """
+    state = folder / "state.pt"
+    source = state if state.exists() else branch
+    if source is None:
+        run = Run(Recipe(**given), photographs)
+        run.start()
+        return run
+    saved = read_trunk(source)
+    recipe = Recipe(**saved["recipe"] | given)
+    if source is branch:
+        recipe.begin, recipe.cooldown = saved["progress"]["step"], cooldown
+        saved["progress"] |= {"best": math.inf, "seconds": 0.0}
+    run = Run(recipe, photographs)
+    run.load(saved)
+    return run
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", required=True, type=Path, help="folder for state, log and snapshots")
@@ -127,29 +162,14 @@ def main() -> None:
             )
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    args.run.mkdir(parents=True, exist_ok=True)
-    state = args.run / "state.pt"
-    source = state if state.exists() else args.branch
     given = {item.name: getattr(args, item.name, None) for item in fields(Recipe)}
     given = {name: tuple(value) if name == "widths" else value for name, value in given.items() if value is not None}
-    recipe = Recipe()
-    if source:
-        recipe = Recipe(**torch.load(source, map_location="cpu", weights_only=True)["recipe"])
-    recipe = Recipe(**asdict(recipe) | given)
-    run = Run(recipe, [p for _, p in read_photographs(args.images)])
-    if source:
-        run.load(source)
-    else:
-        run.start()
-    if source and source != state:
-        recipe.begin, recipe.cooldown = run.progress.step, 0 if args.keep_rate else args.steps
-        run.progress.best, run.progress.seconds = math.inf, 0.0
+    photographs = [p for _, p in read_photographs(args.images)]
+    run = open_run(args.run, given, photographs, args.branch, 0 if args.keep_rate else args.steps)
     if args.renew_hyperprior:
         run.renew_hyperprior()
-    (args.run / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
-    print(f"step {run.progress.step}: {recipe}", flush=True)
-    go(run, args.run, recipe.begin + args.steps)
-    print(f"stopped at step {run.progress.step}", flush=True)
+    print(f"step {run.progress.step}: {run.recipe}", flush=True)
+    go(run, args.run, run.recipe.begin + args.steps)
 
 
 if __name__ == "__main__":

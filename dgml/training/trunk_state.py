@@ -1,7 +1,7 @@
 """The state of a trunk: a codec, its average, its optimizers, and the recipe they follow."""
 
+import io
 import math
-import os
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dgml.files import atomic_write
 from dgml.model import DeepAnchor
 from dgml.training.data import HELD_OUT_EVERY, Patches, center_crop
 from dgml.training.linear_start import linear_start, start_entropy_model, start_hyperprior
 from dgml.training.soap import SOAP
 from dgml.training.trunk_loss import losses
+from dgml.training.whitening import Moments, input_moments, whitened
 
 WIDTHS = (32, 64, 128, 192)
 SOAP_RATE, ADAM_RATE, QUANTILES_RATE = 3e-3, 1e-3, 1e-2
@@ -37,8 +39,8 @@ class Recipe:
     patch: int = 256
     batch: int = 2
     frozen: int = 400  # first steps, in which only the entropy model learns: they cost a third
-    transform_rate: float = 0.09  # share of the full rates for g_a and g_s, at first ...
-    transform_rate_end: float = 0.09  # ... and after so many steps:
+    transform_rate: float = 0.06  # share of the full rates for g_a and g_s, at first ...
+    transform_rate_end: float = 0.06  # ... and after so many steps:
     transform_rate_rise: int = 3000
     entropy_rate: float = 0.6
     clip: float = 0.95  # below 1 a percentile of recent norms, else a norm
@@ -55,28 +57,34 @@ class Progress:
     """Where a run stands."""
 
     step: int = 0
-    seconds: float = 0.0  # of this process's processor
+    seconds: float = 0.0
     skipped: int = 0
     best: float = math.inf
     norms: list[float] = field(default_factory=list)
 
 
 class Run:
-    """A codec, its average, its optimizers and where they stand: what a state holds."""
+    """A codec, its average, its optimizers and where they stand: what a state holds.
+
+    It lies on a GPU if there is one.
+    """
 
     def __init__(self, recipe: Recipe, photographs: list[np.ndarray]):
         self.recipe, self.progress = recipe, Progress()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         seen = [p for i, p in enumerate(photographs) if i % HELD_OUT_EVERY]
-        self.patches = Patches(seen, recipe.seed, recipe.patch)
-        self.held_out = [center_crop(p) for p in photographs[::HELD_OUT_EVERY]]
+        self.patches = Patches(seen, recipe.seed, recipe.patch, self.device)
+        self.held_out = [center_crop(p).to(self.device) for p in photographs[::HELD_OUT_EVERY]]
         torch.manual_seed(recipe.seed)
-        self.codec = pyramid(recipe.widths)
-        # In channels-last order torch 2.14 corrupts the heap in this one layer, in bfloat16 on a processor.
-        g_a: Any = self.codec.g_a
-        g_a[0].skip.register_forward_pre_hook(lambda layer, inputs: inputs[0].contiguous())
+        self.codec = pyramid(recipe.widths).to(self.device)
+        # In channels-last order torch 2.14 corrupts the heap in strided 1x1 layers, in bfloat16 on a CPU.
+        for name, layer in self.codec.g_a.named_modules():
+            if name.endswith("skip"):
+                layer.register_forward_pre_hook(lambda layer, inputs: inputs[0].contiguous())
         self.average = deepcopy(self.codec)
         self.optimizers = make_optimizers(self.codec)
-        self.shrink = {name: 1.0 for name, p in self.codec.named_parameters() if p.ndim == 4}
+        self.moments: Moments = {}
+        self.shrink: dict[str, float] = {}
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def start(self) -> None:
@@ -86,6 +94,7 @@ class Run:
         linear_start(self.codec, x, self.recipe.lmbda)
         start_entropy_model(self.codec, x[:FIT_PATCHES])
         self.codec.context_prediction.weight.data *= self.codec.context_prediction.mask
+        self.moments = input_moments(self.codec, x[:FIT_PATCHES])
         self.shrink = input_scales(self.codec, x[:FIT_PATCHES])
         self.average.load_state_dict(self.codec.state_dict())
 
@@ -98,7 +107,7 @@ class Run:
         reader.bias += reader.weight[:, : len(said), 0, 0] @ said
         reader.weight[:, : len(said)] = 0
         torch.manual_seed(self.recipe.seed)
-        fresh = pyramid(self.recipe.widths)
+        fresh = pyramid(self.recipe.widths).to(self.device)
         renewed = [getattr(self.codec, name) for name in ("h_a", "h_s", "entropy_bottleneck")]
         for module, new in zip(renewed, (fresh.h_a, fresh.h_s, fresh.entropy_bottleneck)):
             torch.nn.Module.load_state_dict(module, new.state_dict())
@@ -111,25 +120,24 @@ class Run:
             for parameter in forgotten:
                 optimizer.state.pop(parameter, None)
 
-    def load(self, path: Path) -> Recipe:
-        """Take over a state, and return the recipe that it was trained with last."""
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+    def load(self, saved: dict[str, Any]) -> None:
+        """Take over what :func:`read_trunk` read of another run's state, but for its recipe."""
         # compressai's own method would ask for tables that are not built yet.
         torch.nn.Module.load_state_dict(self.codec, saved["codec"])
         torch.nn.Module.load_state_dict(self.average, saved["average"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"]):
             optimizer.load_state_dict(state)
         self.progress, self.shrink = Progress(**saved["progress"]), saved["shrink"]
-        return Recipe(**saved["recipe"])
+        self.moments = {name: tuple(v.to(self.device) for v in pair) for name, pair in saved["inputs"].items()}
 
     def save(self, path: Path) -> None:
         """Write the state, whole or not at all."""
-        part = path.with_suffix(".part")
+        state = io.BytesIO()
         torch.save({"recipe": asdict(self.recipe), "progress": asdict(self.progress), "shrink": self.shrink,
-                    "codec": self.codec.state_dict(),
+                    "inputs": self.moments, "codec": self.codec.state_dict(),
                     "average": self.average.state_dict(),
-                    "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}, part)  # fmt: skip
-        os.replace(part, path)
+                    "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}, state)  # fmt: skip
+        atomic_write(path, state.getvalue())
 
     def step(self) -> dict[str, float]:
         """One step of all optimizers; a gradient that is no number is skipped and counted."""
@@ -141,7 +149,7 @@ class Run:
         # The noise depends on the step, not on the history, so a resumed run draws what it would have drawn.
         torch.manual_seed(int(np.random.default_rng((recipe.seed, progress.step, 1)).integers(2**63)))
         z_weight = 0.0 if progress.step < recipe.z_free else 1.0
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             row = losses(self.codec, x, recipe.lmbda, z_weight, recipe.offset, recipe.floor, self.frozen(),
                          progress.step < recipe.blind)  # fmt: skip
             loss = row["loss"] + self.codec.entropy_bottleneck.loss()
@@ -150,8 +158,9 @@ class Run:
         row["norm"] = torch.nn.utils.clip_grad_norm_(self.codec.parameters(), self.limit())
         if torch.isfinite(row["norm"]):
             progress.norms = [*progress.norms[1 - NORMS :], float(row["norm"])]
-            for optimizer in self.optimizers:
-                optimizer.step()
+            with whitened(self.codec, self.moments):
+                for optimizer in self.optimizers:
+                    optimizer.step()
         else:
             progress.skipped += 1
         self.move_average()
@@ -194,6 +203,18 @@ class Run:
         torch._foreach_lerp_(list(self.average.parameters()), list(self.codec.parameters()), 1 - stays)
 
 
+def read_trunk(path: Path) -> dict[str, Any]:
+    """What :meth:`Run.save` wrote; ValueError where a part is missing or unreadable."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        lacking = {"recipe", "progress", "shrink", "inputs", "codec", "average", "optimizers"} - saved.keys()
+    except Exception as error:  # torch has many, and long ones
+        raise ValueError(f"{path} is damaged ({type(error).__name__})") from None
+    if lacking:
+        raise ValueError(f"{path} is no state of a trunk: it lacks {min(lacking)}")
+    return saved
+
+
 def make_optimizers(codec: DeepAnchor) -> list[torch.optim.Optimizer]:
     """SOAP for the convolution kernels, Adam for the rest, and a third for the quantiles of z.
 
@@ -219,17 +240,17 @@ def make_optimizers(codec: DeepAnchor) -> list[torch.optim.Optimizer]:
 
 @torch.no_grad()
 def input_scales(codec: DeepAnchor, x: Tensor) -> dict[str, float]:
-    """The root mean square of what each kernel reads, by the kernel's name, where it is above one.
+    """The root mean square of what each kernel of the entropy model reads, by the kernel's name, if it is above one.
 
-    Steps of SOAP and Adam have one size, whatever a kernel reads.  After a linear start some read a headroom of ten
-    deviations, or y, with its strong channels: a step there moves the output as ten steps elsewhere.
+    Their rates are divided by it; the kernels of g_a and g_s are :func:`whitened`.
     """
     scales: dict[str, float] = {}
 
     def look(name: str, layer: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         scales[name] = max(1.0, float(inputs[0].square().mean().sqrt()))
 
-    convolutions = [(name, layer) for name, layer in codec.named_modules() if isinstance(layer, torch.nn.Conv2d)]
+    convolutions = [(name, layer) for name, layer in codec.named_modules() if isinstance(layer, torch.nn.Conv2d)
+                    and not name.startswith(("g_a", "g_s"))]  # fmt: skip
     hooks = [layer.register_forward_hook(partial(look, f"{name}.weight")) for name, layer in convolutions]
     codec(x)
     for hook in hooks:

@@ -8,7 +8,8 @@ from dgml.training.linear_start import bin_width, linear_start, start_entropy_mo
 from dgml.training.soap import SOAP
 from dgml.training.trunk import go
 from dgml.training.trunk_loss import anatomy, context_taps, losses, predict
-from dgml.training.trunk_state import Recipe, Run, pyramid
+from dgml.training.trunk_state import Recipe, Run, pyramid, read_trunk
+from dgml.training.whitening import input_moments, whitened
 
 TINY = (8, 16, 32, 48)
 
@@ -94,7 +95,7 @@ def test_a_resumed_run_is_the_run(tmp_path):
     for name, steps in (("whole", 6), ("parts", 4)):
         (tmp_path / name).mkdir()
         go(whole if name == "whole" else first, tmp_path / name, steps)
-    second.load(tmp_path / "parts" / "state.pt")
+    second.load(read_trunk(tmp_path / "parts" / "state.pt"))
     go(second, tmp_path / "parts", 6)
     for a, b in zip(whole.codec.parameters(), second.codec.parameters()):
         assert torch.equal(a, b)
@@ -129,8 +130,30 @@ def test_a_branch_ends_at_rate_zero(tmp_path):
     trunk.start()
     go(trunk, tmp_path, 2)
     branch = Run(Recipe(widths=TINY, patch=64, batch=1, begin=2, cooldown=3), photographs())
-    branch.load(tmp_path / "state.pt")
+    branch.load(read_trunk(tmp_path / "state.pt"))
     go(branch, tmp_path, 5)
     branch.set_rates()
     assert all(group["lr"] == 0 for optimizer in branch.optimizers[:-1] for group in optimizer.param_groups)
     assert (tmp_path / "best.safetensors").exists()
+
+
+def test_a_whitened_step_moves_outputs_as_if_inputs_were_centered():
+    torch.manual_seed(0)
+    codec, x = pyramid(TINY), batch()
+    moments = input_moments(codec, x)
+    layer = codec.g_a[0].conv1
+    mean, deviation = moments["g_a.0.conv1.weight"]
+    white = (x - mean.reshape(1, -1, 1, 1)) / deviation.reshape(1, -1, 1, 1)
+    kernel = (layer.weight * deviation.reshape(1, -1, 1, 1)).detach().requires_grad_()
+    bias = (layer.bias + (layer.weight * mean.reshape(1, -1, 1, 1)).sum((1, 2, 3))).detach().requires_grad_()
+
+    def output(values, weight, offset):
+        return torch.nn.functional.conv2d(values, weight, offset, stride=2)  # no border: zeros there are not centered
+
+    target = torch.randn_like(output(x, layer.weight, layer.bias))
+    (output(white, kernel, bias) - target).square().mean().backward()
+    (output(x, layer.weight, layer.bias) - target).square().mean().backward()
+    with whitened(codec, moments):
+        torch.optim.SGD([layer.weight, layer.bias], lr=0.1).step()
+    torch.optim.SGD([kernel, bias], lr=0.1).step()
+    assert torch.allclose(output(x, layer.weight, layer.bias), output(white, kernel, bias), atol=1e-4)
