@@ -19,19 +19,21 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from dgml.model import DeepAnchor
+from dgml.files import atomic_write
 from dgml.training.data import read_photographs
 from dgml.training.loss import held_out_losses
 from dgml.training.trunk_loss import anatomy
-from dgml.training.trunk_state import Recipe, Run, read_trunk
+from dgml.training.trunk_state import FIT_PATCHES, Recipe, Run, read_trunk
+from dgml.training.whitening import halve, input_moments
 
 LOG_EVERY, HOLD_EVERY, ANATOMY_EVERY = 50, 250, 2000
 SAVE_SECONDS = 180
@@ -49,7 +51,7 @@ def go(run: Run, folder: Path, until: float, enough: Callable[[dict[str, float]]
     log, rows, saved, last = folder / "log.csv", [], time.monotonic(), time.monotonic()
     forget_lines(log, run.progress.step)
     if run.progress.step == 0:
-        snapshot(run.average, folder / "average-0.safetensors")
+        snapshot(run, folder / "average-0.safetensors")
         write_line(log, {"step": 0} | measured(run, True))
     while run.progress.step < until and not stop:
         row = run.step()
@@ -58,7 +60,7 @@ def go(run: Run, folder: Path, until: float, enough: Callable[[dict[str, float]]
         run.progress.seconds, last = run.progress.seconds + now - last, now
         step, end = run.progress.step, run.progress.step == until
         if step in SNAPSHOTS:
-            snapshot(run.average, folder / f"average-{step}.safetensors")
+            snapshot(run, folder / f"average-{step}.safetensors")
         if step % LOG_EVERY == 0 or end:
             means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
             line = {"step": step, "seconds": run.progress.seconds, "skipped": run.progress.skipped} | means
@@ -66,7 +68,7 @@ def go(run: Run, folder: Path, until: float, enough: Callable[[dict[str, float]]
                 line |= measured(run, step % ANATOMY_EVERY == 0 or end)
                 if run.recipe.cooldown and line["held_out_loss"] < run.progress.best:
                     run.progress.best = line["held_out_loss"]
-                    snapshot(run.average, folder / "best.safetensors")
+                    snapshot(run, folder / "best.safetensors")
             write_line(log, line)
             rows = []
         if time.monotonic() - saved > SAVE_SECONDS:
@@ -111,11 +113,11 @@ def forget_lines(path: Path, step: int) -> None:
             write_line(path, line)
 
 
-def snapshot(codec: DeepAnchor, path: Path) -> None:
-    """The parameters in half precision."""
-    part = path.with_suffix(".part")
-    save_file({name: p.detach().half().contiguous() for name, p in codec.named_parameters()}, part)
-    os.replace(part, path)
+def snapshot(run: Run, path: Path) -> None:
+    """The averaged parameters in half precision."""
+    codec = deepcopy(run.average)
+    halve(codec, input_moments(codec, run.patches.batch(0, FIT_PATCHES)))
+    atomic_write(path, save({name: p.detach().half().contiguous() for name, p in codec.named_parameters()}))
 
 
 def open_run(

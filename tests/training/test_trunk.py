@@ -1,5 +1,7 @@
 """The trunk on tiny widths: the class, the linear start, and a resume to the bit."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from dgml.training.soap import SOAP
 from dgml.training.trunk import go
 from dgml.training.trunk_loss import anatomy, context_taps, losses, predict
 from dgml.training.trunk_state import Recipe, Run, pyramid, read_trunk
-from dgml.training.whitening import input_moments, whitened
+from dgml.training.whitening import halve, input_moments, whitened
 
 TINY = (8, 16, 32, 48)
 
@@ -157,3 +159,16 @@ def test_a_whitened_step_moves_outputs_as_if_inputs_were_centered():
         torch.optim.SGD([layer.weight, layer.bias], lr=0.1).step()
     torch.optim.SGD([kernel, bias], lr=0.1).step()
     assert torch.allclose(output(x, layer.weight, layer.bias), output(white, kernel, bias), atol=1e-4)
+
+
+def test_half_precision_keeps_the_mean_of_outputs():
+    x, codec = batch(), pyramid(TINY)
+    linear_start(codec, x, 0.0483)
+    halved, plain = deepcopy(codec), deepcopy(codec).half().float()
+    halve(halved, input_moments(codec, x))
+    assert all(
+        torch.equal(p, p.half().float()) for name, p in halved.named_parameters() if name.endswith("conv2.weight")
+    )
+    with torch.no_grad():
+        y, ours, theirs = (model.g_a(x).mean((0, 2, 3)) for model in (codec, halved, plain))
+    assert float((ours - y).abs().mean()) < 0.5 * float((theirs - y).abs().mean())
