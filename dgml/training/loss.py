@@ -8,6 +8,7 @@ from torch.nn.functional import mse_loss
 from dgml.likelihoods import bounded, gaussian_likelihood
 from dgml.metrics import rd_loss
 from dgml.model import Cheng2020Anchor, z_medians
+from dgml.training.precision import contiguous_skips
 
 
 def losses(codec: Cheng2020Anchor, x: torch.Tensor, lmbda: float, z_weight: float = 1.0) -> dict[str, torch.Tensor]:
@@ -86,9 +87,7 @@ class Objective(torch.nn.Module):
     def __init__(self, codec: Cheng2020Anchor):
         super().__init__()
         self.codec = codec
-        # In channels-last order torch 2.14 corrupts the heap in this one layer: 1x1, stride 2, of three channels, in
-        # bfloat16 on a CPU.
-        codec.g_a[0].skip.register_forward_pre_hook(lambda layer, inputs: inputs[0].contiguous())
+        contiguous_skips(codec.g_a)
 
     def forward(self, x: torch.Tensor, lmbda: float, z_weight: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         # Convolutions in bfloat16 are half as fast again in this order.

@@ -16,6 +16,7 @@ from dgml.files import atomic_write
 from dgml.model import DeepAnchor
 from dgml.training.data import HELD_OUT_EVERY, Patches, center_crop
 from dgml.training.linear_start import linear_start, start_entropy_model, start_hyperprior
+from dgml.training.precision import contiguous_skips
 from dgml.training.soap import SOAP
 from dgml.training.trunk_loss import losses
 from dgml.training.whitening import Moments, input_moments, whitened
@@ -77,10 +78,7 @@ class Run:
         self.held_out = [center_crop(p).to(self.device) for p in photographs[::HELD_OUT_EVERY]]
         torch.manual_seed(recipe.seed)
         self.codec = pyramid(recipe.widths).to(self.device)
-        # In channels-last order torch 2.14 corrupts the heap in strided 1x1 layers, in bfloat16 on a CPU.
-        for name, layer in self.codec.g_a.named_modules():
-            if name.endswith("skip"):
-                layer.register_forward_pre_hook(lambda layer, inputs: inputs[0].contiguous())
+        contiguous_skips(self.codec.g_a)
         self.average = deepcopy(self.codec)
         self.optimizers = make_optimizers(self.codec)
         self.moments: Moments = {}
