@@ -139,6 +139,7 @@ def open_run(
     if source is branch:
         recipe.begin, recipe.cooldown = saved["progress"]["step"], cooldown
         saved["progress"] |= {"best": math.inf, "seconds": 0.0}
+        saved["average"] = saved["codec"]  # that of the trunk is of another λ
     run = Run(recipe, photographs)
     run.load(saved)
     return run

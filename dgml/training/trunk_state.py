@@ -197,7 +197,8 @@ class Run:
     @torch.no_grad()
     def move_average(self) -> None:
         """Move the averaged weights a little towards the present ones, further in the first steps of a run."""
-        stays = min(AVERAGE, (1 + self.progress.step) / (10 + self.progress.step))
+        steps = self.progress.step - self.recipe.begin
+        stays = min(AVERAGE, (1 + steps) / (10 + steps))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.codec.parameters()), 1 - stays)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from dgml.training.linear_start import bin_width, linear_start, start_entropy_model
 from dgml.training.soap import SOAP
-from dgml.training.trunk import go
+from dgml.training.trunk import go, open_run
 from dgml.training.trunk_loss import anatomy, context_taps, losses, predict
 from dgml.training.trunk_state import Recipe, Run, pyramid, read_trunk
 from dgml.training.whitening import halve, input_moments, whitened
@@ -172,3 +172,14 @@ def test_half_precision_keeps_the_mean_of_outputs():
     with torch.no_grad():
         y, ours, theirs = (model.g_a(x).mean((0, 2, 3)) for model in (codec, halved, plain))
     assert float((ours - y).abs().mean()) < 0.5 * float((theirs - y).abs().mean())
+
+
+def test_a_branch_forgets_the_average_of_another_lambda(tmp_path):
+    trunk = Run(Recipe(widths=TINY, patch=64, batch=1), photographs())
+    trunk.start()
+    go(trunk, tmp_path, 3)
+    branch = open_run(tmp_path / "branch", {"lmbda": 0.0018}, photographs(), tmp_path / "state.pt", cooldown=3)
+    assert branch.recipe.begin == 3 and branch.recipe.cooldown == 3 and branch.recipe.lmbda == 0.0018
+    assert all(torch.equal(a, b) for a, b in zip(branch.average.parameters(), trunk.codec.parameters()))
+    again = open_run(tmp_path, {}, photographs())
+    assert all(torch.equal(a, b) for a, b in zip(again.average.parameters(), trunk.average.parameters()))
