@@ -7,6 +7,7 @@ for each symbol at the end.
 ``python -m dgml train --mixture K`` trains one, ``python -m dgml evaluate --mixtures`` measures what it saves.
 
 Symbols are round(y - m), where m is the mean of the mixture, the sum of w_k * mu_k: an offset that the decoder knows.
+Heads are trained on these symbols and judged on them.
 """
 
 from collections.abc import Callable
@@ -75,13 +76,18 @@ def y_and_z_hat(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def latents(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What a head reads and what it predicts, in its training from padded pictures (B, 3, H, W).
+    """What a head reads and what it predicts if symbols are round(y), of padded pictures (B, 3, H, W).
 
     The features (B, 4M, H/16, W/16) of z and of the context, and round(y) (B, M, H/16, W/16).
     """
     y, z_hat = y_and_z_hat(codec, x)
     y_hat = torch.round(y)
-    return torch.cat((codec.h_s(z_hat), codec.context_prediction(y_hat)), dim=1), y_hat
+    return features_of(codec, codec.h_s(z_hat), y_hat), y_hat
+
+
+def features_of(codec: Cheng2020Anchor, hyper: Tensor, y_hat: Tensor) -> Tensor:
+    """What a head reads (B, 4M, h, w): the output of h_s (B, 2M, h, w), and the context of y_hat (B, M, h, w)."""
+    return torch.cat((hyper, codec.context_prediction(y_hat)), dim=1)
 
 
 def parameters(head: Head, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,6 +95,18 @@ def parameters(head: Head, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scales, means, logits = head(features).float().chunk(3, dim=1)
     weights = logits.unflatten(1, (head.k, -1)).softmax(dim=1).flatten(1, 2)
     return scales, means, weights
+
+
+def offset(head: Head, means: Tensor, weights: Tensor) -> Tensor:
+    """m (B, M, h, w), the mean of each mixture, from means and weights (B, kM, h, w)."""
+    return (weights * means).unflatten(1, (head.k, -1)).sum(1)
+
+
+@torch.no_grad()
+def coded(head: Head, features: Tensor, y: Tensor) -> Tensor:
+    """What is coded of y (B, M, h, w) if a head reads ``features``: round(y - m) + m, without a gradient."""
+    m = offset(head, *parameters(head, features)[1:])
+    return torch.round(y - m) + m
 
 
 def likelihoods(head: Head, features: Tensor, y_hat: Tensor) -> Tensor:

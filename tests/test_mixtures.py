@@ -52,6 +52,21 @@ def test_the_words_decode_and_are_their_information(photograph, k):
     assert torch.allclose(2**-bits, p, atol=1e-5)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_what_is_coded_is_an_integer_away_from_the_mean(quality3, k):
+    codec, features, _ = quality3
+    head = mixtures.new_head(codec, k)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(head[-1].bias)
+    y = 3 * torch.randn(features.shape[0], codec.M, *features.shape[2:])
+    y_hat = mixtures.coded(head, features, y)
+    _, means, weights = (t.unflatten(1, (k, -1)) for t in mixtures.parameters(head, features))
+    symbols = y_hat - (weights * means).sum(1)
+    assert torch.allclose(symbols, symbols.round(), atol=1e-4) and symbols.abs().max() > 1
+    assert (y - y_hat).abs().max() <= 0.5001
+    assert not y_hat.requires_grad
+
+
 def test_a_model_of_constriction_has_the_mixture_s_distribution():
     scales, means, weights = torch.tensor([[0.8, 1, 2], [0, 2, 4], [0.6, 0.3, 0.1]])[:, None, :, None]
     symbols = torch.arange(-40.0, 41)[:, None, None]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dgml.checkpoints import load_codec, save_tensors
 from dgml.images import pad
 from dgml.likelihoods import SMALLEST_SCALE, bounded, factorized_likelihood
-from dgml.mixtures import latents, likelihoods, new_head
+from dgml.mixtures import Head, coded, features_of, likelihoods, new_head, y_and_z_hat
 from dgml.model import Cheng2020Anchor
 from dgml.priors import RAREST, Z_CHANNELS, Hyperprior
 from dgml.training.arguments import LOG_EVERY
@@ -38,47 +38,74 @@ def train_mixture(args: argparse.Namespace) -> None:
     """Train a head of ``args.mixture`` Gaussians on the latents of the frozen bundled codec, and leave
     ``head.safetensors`` and ``log.csv`` in the run folder.
 
-    The loss is the bits of the symbols as they are, without noise: nothing before them has to learn.
+    The loss is the bits of what is coded, round(y - m), where m is the mean of the head's own mixture; so each step
+    rounds by the head that it finds.  There is no noise: nothing before the symbols has to learn.
+    The context is that of the first head, which has the codec's own means.
     """
     run, codec, crops, metadata = start_head(args)
-    seen = [latents(codec, x) for x in tqdm(crops, unit="photograph")]
+    torch.manual_seed(args.seed)
+    head = new_head(codec, args.mixture)
+    seen = [y_and_hyper(codec, x) for x in tqdm(crops, unit="photograph")]
     held_out = seen[::HELD_OUT_EVERY]
     # Every position of every photograph is one example: channels first, positions along the height, as 1x1 layers see
     # no neighbours.
-    features, y_hat = (
-        torch.cat([pair[i][0].flatten(1) for j, pair in enumerate(seen) if j % HELD_OUT_EVERY], 1)[None, :, :, None]
-        for i in (0, 1)
-    )
-    torch.manual_seed(args.seed)
-    head = new_head(codec, args.mixture)
+    examples = [(as_decoded(codec, head, *pair)[0], pair[0]) for i, pair in enumerate(seen) if i % HELD_OUT_EVERY]
+    features, y = (torch.cat([example[i][0].flatten(1) for example in examples], 1)[None, :, :, None] for i in (0, 1))
     optimizer = torch.optim.Adam(head.parameters(), lr=HEAD_LR)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, args.steps)
 
-    def bits_per_position(batch: tuple[Tensor, Tensor]) -> Tensor:
-        return -likelihoods(head, *batch).log2().sum() / batch[1][:, 0].numel()
-
-    first = features[:, :, :HEAD_BATCH], y_hat[:, :, :HEAD_BATCH]
+    first = features[:, :, :HEAD_BATCH], y[:, :, :HEAD_BATCH]
     precision = args.precision
     if precision == "auto":
-        precision = faster_precision(lambda: bits_per_position(first), y_hat.device)
+        precision = faster_precision(lambda: bits_per_position(head, *first), y.device)
     row = []
     for step in tqdm(range(1, args.steps + 1), unit="step"):
-        chosen = torch.randint(y_hat.shape[2], (HEAD_BATCH,))
-        with autocast(y_hat.device, precision):
-            loss = bits_per_position((features[:, :, chosen], y_hat[:, :, chosen]))
+        chosen = torch.randint(y.shape[2], (HEAD_BATCH,))
+        with autocast(y.device, precision):
+            loss = bits_per_position(head, features[:, :, chosen], y[:, :, chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         row.append(loss.item())
         if step % LOG_EVERY == 0 or step == args.steps:
-            with torch.no_grad():
-                measured = np.mean([float(bits_per_position(pair)) for pair in held_out])
+            measured = np.mean([held_out_bits(codec, head, *pair) for pair in held_out])
             log_line(run / "log.csv", {"step": step, "bits": float(np.mean(row)), "held_out_bits": float(measured)})
             row = []
     tensors = {name: p.detach().half().contiguous() for name, p in head.named_parameters()}
-    metadata |= {"components": args.mixture, "held_out_bits": round(float(measured), 3)}
+    metadata |= {"components": args.mixture, "symbols": "round(y - m)", "held_out_bits": round(float(measured), 3)}
     save_tensors(tensors, run / "head.safetensors", metadata)
+
+
+def y_and_hyper(codec: Cheng2020Anchor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """y (1, M, H/16, W/16) of a padded picture (1, 3, H, W), and what h_s makes of its rounded z (1, 2M, ...)."""
+    y, z_hat = y_and_z_hat(codec, x)
+    with torch.no_grad():
+        return y, codec.h_s(z_hat)
+
+
+@torch.no_grad()
+def as_decoded(codec: Cheng2020Anchor, head: Head, y: Tensor, hyper: Tensor) -> tuple[Tensor, Tensor]:
+    """The features (B, 4M, h, w) that a decoder has, and y_hat (B, M, h, w), in two passes over all positions at once.
+
+    See ``loss.as_decoded``, which does this for the codec's own layers: a few symbols differ from the decoder's.
+    """
+    features = features_of(codec, hyper, torch.round(y))
+    for _ in range(2):
+        y_hat = coded(head, features, y)
+        features = features_of(codec, hyper, y_hat)
+    return features, y_hat
+
+
+def bits_per_position(head: Head, features: Tensor, y: Tensor) -> Tensor:
+    """Mean bits of all channels of y (B, M, h, w) at a position, as they are coded: round(y - m)."""
+    return -likelihoods(head, features, coded(head, features, y)).log2().sum() / y[:, 0].numel()
+
+
+@torch.no_grad()
+def held_out_bits(codec: Cheng2020Anchor, head: Head, y: Tensor, hyper: Tensor) -> float:
+    """The same for a whole y, with the context that this head leaves."""
+    return float(bits_per_position(head, as_decoded(codec, head, y, hyper)[0], y))
 
 
 def train_prior(args: argparse.Namespace) -> None:
