@@ -1,11 +1,13 @@
 """The blocks of a baseline JPEG in grey, from 8x8 samples to bytes and back, as ITU-T T.81 describes it.
 
-The tables are those of its Annex K, which nearly every encoder takes; nothing here reads or writes whole files.
+The tables are those of its Annex K, which nearly every encoder takes; whole files come from libjpeg, to compare with.
 """
 
+import io
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 Array = np.ndarray
 
@@ -112,6 +114,15 @@ def code_words(runs: list[Run]) -> list[tuple[str, str]]:
     return words
 
 
+def table(levels: Array) -> str:
+    """The code of a block as lines to print: each level that is not 0, the zeros before it, its digits, its code."""
+    runs = run_lengths(levels)
+    return "\n".join(
+        f"level {level:>4}: zeros {zeros:>2}, digits {size:>2}: {code} {digits}".rstrip()
+        for (zeros, size, level), (code, digits) in zip(runs, code_words(runs))
+    )
+
+
 def encode(samples: Array, table: Array) -> tuple[Array, str, Array]:
     """Grey samples, block after block: their levels, the digits of their code, and the samples that they decode to.
 
@@ -141,3 +152,10 @@ def coded_segment(file: bytes) -> bytes:
     """The entropy-coded bytes of a JPEG file of one scan: from the end of its SOS header to the EOI marker."""
     start = file.index(b"\xff\xda") + 2
     return file[start + int.from_bytes(file[start : start + 2], "big") : file.rindex(b"\xff\xd9")]
+
+
+def by_libjpeg(samples: Array, quality: int) -> bytes:
+    """The entropy-coded bytes that libjpeg writes for grey samples."""
+    file = io.BytesIO()
+    Image.fromarray(samples).save(file, "JPEG", quality=quality)
+    return coded_segment(file.getvalue())

@@ -1,13 +1,15 @@
 """A few symbols of one block, as a person with a pocket calculator would code them (chapter 3)."""
 
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
+import constriction
 import numpy as np
 from torch import Tensor
 
 from dgml.likelihoods import SMALLEST_LIKELIHOOD, SMALLEST_SCALE
-from dgml.tables import ONE, Y_RANGE, y_tables
+from dgml.tables import ONE, Y_RANGE, categorical, y_tables
 
 Array = np.ndarray
 
@@ -43,6 +45,12 @@ def by_hand(y: float, mean: float, scale: float) -> Row:
     return Row(round(y, 2), round(mean, 2), scale, symbol, left, right, below, above, p, bits, abs(at_best))
 
 
+def table(channels: Sequence[int], rows: Sequence[Row]) -> str:
+    """The rows as lines to print: a column for each channel."""
+    lines = [("channel", *channels), *zip(Row._fields, *rows)]
+    return "\n".join(" ".join((f"{name:8}", *(f"{number:>9}" for number in numbers))) for name, *numbers in lines)
+
+
 def average_position(costs: Tensor) -> tuple[int, int]:
     """Row and column of the position of y whose bits are nearest to the mean of all, for ``costs`` (C, h, w)."""
     per_position = costs.sum(0)
@@ -61,6 +69,25 @@ def piece(frequencies: Array, symbol: int) -> tuple[int, int]:
     """Where the piece of a symbol begins in a table of -n to n, and its width; both out of 2**24."""
     index = symbol + len(frequencies) // 2
     return int(frequencies[:index].sum()), int(frequencies[index])
+
+
+def encode_symbols(symbols: Sequence[int], tables: Sequence[Array]) -> Array:
+    """The 32-bit words of a range coder that was given these symbols, each by its table of -n to n."""
+    encoder = constriction.stream.queue.RangeEncoder()
+    for symbol, frequencies in zip(symbols, tables, strict=True):
+        encoder.encode(symbol + len(frequencies) // 2, categorical(frequencies))
+    return encoder.get_compressed()
+
+
+def decode_symbols(words: Array, tables: Sequence[Array]) -> list[int]:
+    """The symbols that ``encode_symbols`` was given, from its words and the same tables."""
+    decoder = constriction.stream.queue.RangeDecoder(words)
+    return [int(decoder.decode(categorical(frequencies))) - len(frequencies) // 2 for frequencies in tables]
+
+
+def as_number(words: Array) -> float:
+    """The number from 0 to 1 whose digits after the point are these 32-bit words."""
+    return sum(int(word) / 2 ** (32 * i) for i, word in enumerate(words, 1))
 
 
 def clipped(symbol: float) -> int:

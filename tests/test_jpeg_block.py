@@ -67,7 +67,7 @@ def test_a_block_has_the_bytes_of_libjpeg(quality):
     for block in sure:
         _, digits, decoded = jpeg.encode(block, table)
         file = libjpeg(block, quality)
-        assert jpeg.to_bytes(digits) == jpeg.coded_segment(file)
+        assert jpeg.to_bytes(digits) == jpeg.coded_segment(file) == jpeg.by_libjpeg(block, quality)
         assert np.abs(decoded.astype(int) - np.asarray(Image.open(io.BytesIO(file)))).max() <= 1
 
 
@@ -95,6 +95,16 @@ def test_runs_of_zeros():
     expected = [(0, 3, -5), (15, 0, 0), (15, 0, 0), (7, 1, 1), (15, 0, 0), (6, 3, 5)]
     assert jpeg.run_lengths(levels, before=2) == expected  # no end of block behind the last level
     assert jpeg.code_words(jpeg.run_lengths(levels, before=2))[0] == ("100", "010")
+
+
+def test_a_line_for_each_code():
+    levels = np.zeros((8, 8), int)
+    levels[0, 0], levels[1, 1] = 3, -1
+    assert jpeg.table(levels).split("\n") == [
+        "level    3: zeros  0, digits  2: 011 11",
+        "level   -1: zeros  3, digits  1: 111010 0",
+        "level    0: zeros  0, digits  0: 1010",
+    ]
 
 
 def test_filling_and_stuffing():

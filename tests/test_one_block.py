@@ -47,3 +47,24 @@ def test_pieces_tile_the_table_of_a_scale(scale):
     assert starts[0] == 0 and all(a + w == b for a, w, b in zip(starts, widths, (*starts[1:], 2**PRECISION)))
     normal = gaussian_pmf(np.array([[max(scale, 0.11)]]))[0, 511]
     assert abs(frequencies[511] / 2**PRECISION / normal - 1) < 0.05
+
+
+def test_a_column_for_each_channel():
+    rows = [one_block.by_hand(3.2, 0.5, 0.7), one_block.by_hand(-1.0, 1.0, 2.0)]
+    header, *lines = one_block.table([7, 12], rows).split("\n")
+    assert header.split() == ["channel", "7", "12"]
+    assert [line.split()[0] for line in lines] == [*one_block.Row._fields]
+    assert [float(line.split()[2]) for line in lines] == [*rows[1]]
+
+
+def test_words_name_the_symbols_by_a_number_in_their_interval():
+    tables = [one_block.y_frequencies(scale) for scale in (0.2, 3.0, 3.0, 12.0)]
+    symbols = [0, -4, 2, 511]
+    words = one_block.encode_symbols(symbols, tables)
+    assert one_block.decode_symbols(words, tables) == symbols
+    low, width = 0.0, 1.0
+    for symbol, frequencies in zip(symbols, tables):
+        before, frequency = one_block.piece(frequencies, symbol)
+        low, width = low + width * before / 2**24, width * frequency / 2**24
+    assert low <= one_block.as_number(words) < low + width
+    assert one_block.as_number(np.array([2**31, 2**30], np.uint32)) == 0.5 + 2.0**-34
