@@ -13,7 +13,6 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # What runs side by side shares the cores, a thread each.
 unit nbval check odd: export OMP_NUM_THREADS := 1
 
-
 # What make checkpoints trains on, for how long, where it keeps its states; PIECE=10 stops after ten minutes.
 IMAGES ?= photographs
 MINUTES ?= 600

@@ -138,11 +138,11 @@ def keep_checkpoint(args: argparse.Namespace, quality: int, photographs: str, se
         return
     codec = pyramid(tuple(args.widths))
     Module.load_state_dict(codec, {k: v.float() for k, v in load_file(best(args, quality)).items()}, strict=False)
-    last = last_line(args, quality)
+    line = best_line(args, quality)
     save_checkpoint(codec, path, {
         "quality": quality, "architecture": type(codec).__name__, "lambda": LAMBDA[quality], "N": codec.N, "M": codec.M,
-        "seed": args.seed, "photographs": photographs, "step": last["step"], "minutes": round(seconds / 60, 1),
-        "held_out_loss": last["held_out_loss"]})  # fmt: skip
+        "seed": args.seed, "photographs": photographs, "step": line["step"], "minutes": round(seconds / 60, 1),
+        "held_out_loss": line["held_out_loss"]})  # fmt: skip
 
 
 def checkpoint(args: argparse.Namespace, quality: int) -> Path:
@@ -153,17 +153,18 @@ def best(args: argparse.Namespace, quality: int) -> Path:
     return Path(args.run) / f"q{quality}" / "best.safetensors"
 
 
-def last_line(args: argparse.Namespace, quality: int) -> dict[str, str]:
-    """The last line of a branch's log: always with held-out figures."""
+def best_line(args: argparse.Namespace, quality: int) -> dict[str, str]:
+    """The line of a branch's log with the lowest held-out loss: that of the weights that are kept."""
     with (args.run / f"q{quality}" / "log.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))[-1]
+        measured = [line for line in csv.DictReader(file) if line["held_out_loss"]]
+    return min(measured, key=lambda line: float(line["held_out_loss"]))
 
 
 def table(args: argparse.Namespace) -> str:
     """What came out: a line for each quality."""
     lines = ["quality  λ       steps  held-out loss  bpp     MSE       MB"]
     for quality in QUALITIES:
-        row, size = last_line(args, quality), checkpoint(args, quality).stat().st_size / 1e6
+        row, size = best_line(args, quality), checkpoint(args, quality).stat().st_size / 1e6
         lines.append(f"{quality:<8} {LAMBDA[quality]:<7} {row['step']:<6} {float(row['held_out_loss']):<14.4f} "
                      f"{float(row['held_out_bpp']):<7.4f} {float(row['held_out_mse']):.3e} {size:.1f}")  # fmt: skip
     return "\n".join(lines)

@@ -81,7 +81,7 @@ class Run:
         contiguous_skips(self.codec.g_a)
         self.average = deepcopy(self.codec)
         self.optimizers = make_optimizers(self.codec)
-        self.moments: Moments = {}
+        self.inputs: Moments = {}
         self.shrink: dict[str, float] = {}
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
@@ -92,7 +92,7 @@ class Run:
         linear_start(self.codec, x, self.recipe.lmbda)
         start_entropy_model(self.codec, x[:FIT_PATCHES])
         self.codec.context_prediction.weight.data *= self.codec.context_prediction.mask
-        self.moments = input_moments(self.codec, x[:FIT_PATCHES])
+        self.inputs = input_moments(self.codec, x[:FIT_PATCHES])
         self.shrink = input_scales(self.codec, x[:FIT_PATCHES])
         self.average.load_state_dict(self.codec.state_dict())
 
@@ -126,13 +126,13 @@ class Run:
         for optimizer, state in zip(self.optimizers, saved["optimizers"]):
             optimizer.load_state_dict(state)
         self.progress, self.shrink = Progress(**saved["progress"]), saved["shrink"]
-        self.moments = {name: tuple(v.to(self.device) for v in pair) for name, pair in saved["inputs"].items()}
+        self.inputs = {name: tuple(v.to(self.device) for v in pair) for name, pair in saved["inputs"].items()}
 
     def save(self, path: Path) -> None:
         """Write the state, whole or not at all."""
         state = io.BytesIO()
         torch.save({"recipe": asdict(self.recipe), "progress": asdict(self.progress), "shrink": self.shrink,
-                    "inputs": self.moments, "codec": self.codec.state_dict(),
+                    "inputs": self.inputs, "codec": self.codec.state_dict(),
                     "average": self.average.state_dict(),
                     "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}, state)  # fmt: skip
         atomic_write(path, state.getvalue())
@@ -156,7 +156,7 @@ class Run:
         row["norm"] = torch.nn.utils.clip_grad_norm_(self.codec.parameters(), self.limit())
         if torch.isfinite(row["norm"]):
             progress.norms = [*progress.norms[1 - NORMS :], float(row["norm"])]
-            with whitened(self.codec, self.moments):
+            with whitened(self.codec, self.inputs):
                 for optimizer in self.optimizers:
                     optimizer.step()
         else:
