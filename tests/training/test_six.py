@@ -5,7 +5,7 @@ import torch
 
 from dgml.checkpoints import load_trained
 from dgml.settings import QUALITIES
-from dgml.training import six, trunk
+from dgml.training import six, trunk, trunk_state
 
 LINE = ["--minutes", "1", "--widths", "8", "16", "32", "48", "--batch", "1"]
 
@@ -100,7 +100,7 @@ def test_a_full_disk_loses_nothing(photographs, tmp_path, quick, monkeypatch, ca
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dgml.training.trunk_state.atomic_write", full)
+        patch.setattr(trunk_state, "atomic_write", full)
         assert six.main(command(photographs, tmp_path / "run")) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert state.read_bytes() == before
